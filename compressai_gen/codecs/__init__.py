@@ -1,0 +1,19 @@
+"""Everything evaluation can run or quote: our models, classical codecs, third-party codecs, published curves."""
+
+from compressai_gen.codecs.base import Codec, Encoded
+from compressai_gen.codecs.classical import CLASSICAL_CODECS, PillowCodec
+from compressai_gen.codecs.learned import LearnedCodec
+from compressai_gen.codecs.published import published_curves
+from compressai_gen.codecs.registry import available_codecs, check_qualities, find_codec
+
+__all__ = [
+    "CLASSICAL_CODECS",
+    "Codec",
+    "Encoded",
+    "LearnedCodec",
+    "PillowCodec",
+    "available_codecs",
+    "check_qualities",
+    "find_codec",
+    "published_curves",
+]

@@ -1,0 +1,54 @@
+"""What evaluation needs of a codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+__all__ = ["Codec", "Encoded"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One encoded image: all that a decoder gets.
+
+    Attributes:
+        strings: the bytes of its streams; all of them count as bits.
+        shape: what the codec's ``decompress`` wants beside the strings; not counted, so it must be small and constant
+            in size, such as the height and width of the latent. Files of classical codecs leave it empty.
+    """
+
+    strings: list[bytes]
+    shape: Any = ()
+
+    @property
+    def n_bytes(self) -> int:
+        """Length of all strings together."""
+        return sum(len(string) for string in self.strings)
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """An image codec with numbered qualities.
+
+    Third parties offer one by an entry point of group ``compressai_gen.codecs`` whose object is a class or function
+    without required arguments that returns an object like this.
+
+    Attributes:
+        name: as it stands in tables.
+        qualities: what ``encode`` accepts, in the order of increasing rate.
+    """
+
+    name: str
+    qualities: tuple[int, ...]
+
+    def encode(self, image: Tensor, quality: int) -> Encoded:
+        """Encode a uint8 RGB image of shape (3, H, W)."""
+
+    def decode(self, encoded: Encoded, quality: int | None = None) -> Tensor:
+        """Decode to uint8 of shape (3, H, W), from the encoded data alone.
+
+        `quality` only names the network to decode with, where a codec has one network per quality.
+        """

@@ -1,0 +1,64 @@
+"""Any CompressAI model as a codec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from compressai_gen.codecs.base import Encoded
+from compressai_gen.errors import CodecError
+
+__all__ = ["LearnedCodec"]
+
+
+class LearnedCodec:
+    """A family of models with CompressAI's ``compress`` and ``decompress``, one per quality.
+
+    Args:
+        name: of the codec.
+        qualities: in the order of increasing rate.
+        load: returns the model of a quality, with updated entropy coder; called once per quality.
+        device: where the models run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        qualities: tuple[int, ...],
+        load: Callable[[int], nn.Module],
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.name = name
+        self.qualities = tuple(qualities)
+        self._load = load
+        self._device = torch.device(device)
+        self._models: dict[int, nn.Module] = {}
+
+    def model(self, quality: int) -> nn.Module:
+        """Return the model of a quality, loaded at its first use."""
+        if quality not in self._models:
+            self._models[quality] = self._load(quality).to(self._device).eval()
+        return self._models[quality]
+
+    @torch.no_grad()
+    def encode(self, image: Tensor, quality: int) -> Encoded:
+        """Compress a uint8 image of shape (3, H, W); the model sees it in [0, 1] as a batch of one, unpadded."""
+        x = image.to(self._device).float().unsqueeze(0) / 255
+        out = self.model(quality).compress(x)
+        return Encoded([batch[0] for batch in out["strings"]], out["shape"])
+
+    @torch.no_grad()
+    def decode(self, encoded: Encoded, quality: int | None = None) -> Tensor:
+        """Decompress, clamp to [0, 1] and round to 8 bits.
+
+        Raises:
+            CodecError: the codec has several networks and `quality` does not say which.
+        """
+        if quality is None:
+            if len(self.qualities) > 1:
+                raise CodecError(f"{self.name} has one network per quality; name one of {self.qualities} to decode")
+            quality = self.qualities[0]
+        out = self.model(quality).decompress([[string] for string in encoded.strings], encoded.shape)
+        return (out["x_hat"][0].clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -1,0 +1,70 @@
+"""Codecs by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import torch
+
+from compressai_gen.codecs.base import Codec
+from compressai_gen.codecs.classical import CLASSICAL_CODECS
+from compressai_gen.codecs.learned import LearnedCodec
+from compressai_gen.codecs.plugins import load_plugin, plugin_names
+from compressai_gen.errors import CodecError
+
+__all__ = ["available_codecs", "check_qualities", "find_codec", "our_models"]
+
+
+def our_models() -> dict[str, tuple[int, ...]]:
+    """Names of the models of the zoo and the qualities of each."""
+    # Imported late, so that a run of classical codecs alone does not load the models.
+    from compressai_gen import zoo
+
+    return {name: tuple(zoo.QUALITIES[name]) for name in zoo.MODELS}
+
+
+def available_codecs() -> list[str]:
+    """Names that :func:`find_codec` knows: our models, classical codecs, then those of other packages."""
+    return list(dict.fromkeys([*our_models(), *CLASSICAL_CODECS, *plugin_names()]))
+
+
+def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
+    """Return a codec by name.
+
+    A name of ours wins over a plugin of the same name. Classical codecs and plugins choose their own device.
+
+    Raises:
+        CodecError: the name is unknown, or the package that offers the codec is broken.
+    """
+    if name in CLASSICAL_CODECS:
+        return CLASSICAL_CODECS[name]
+    models = our_models()
+    if name in models:
+        return _zoo_codec(name, models[name], device)
+    if name in plugin_names():
+        return load_plugin(name)
+    available = available_codecs()
+    close = difflib.get_close_matches(name.lower(), available, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise CodecError(f"unknown codec '{name}'.{hint} Available: {', '.join(available)}")
+
+
+def _zoo_codec(name: str, qualities: tuple[int, ...], device: str | torch.device) -> LearnedCodec:
+    from compressai_gen import zoo
+
+    return LearnedCodec(name, qualities, lambda quality: zoo.MODELS[name](quality, pretrained=True), device)
+
+
+def check_qualities(codec: Codec, qualities: Sequence[int]) -> tuple[int, ...]:
+    """Return the qualities in the codec's own order.
+
+    Raises:
+        CodecError: the codec does not have one of them.
+    """
+    unknown = sorted(set(qualities) - set(codec.qualities))
+    if unknown:
+        raise CodecError(
+            f"{codec.name} has no quality {', '.join(map(str, unknown))}; it has {', '.join(map(str, codec.qualities))}"
+        )
+    return tuple(quality for quality in codec.qualities if quality in qualities)

@@ -1,0 +1,188 @@
+"""Datasets by name: a small definition of each stands in ``eval/datasets/``, its pictures are found or downloaded.
+
+A name always means the same bits: every file is compared with the SHA-256 of the definition wherever it was found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from compressai_gen.data.images import list_images, read_image
+from compressai_gen.errors import DatasetError
+from compressai_gen.resources import EVAL_DIR
+
+__all__ = ["DATA_ROOT_VARIABLE", "ImageDataset", "known_datasets", "load_dataset"]
+
+DATA_ROOT_VARIABLE = "COMPRESSAI_GEN_DATA"
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Names and files of a set of pictures; a picture is read when it is asked for and not kept.
+
+    Attributes:
+        name: of the definition, or the folder's name.
+        paths: one file per picture.
+        image_names: a stable name per picture, unique in the set: the path below the folder, without suffix.
+        definition: the contents of ``eval/datasets/<name>.json``; empty for a folder.
+        count: pictures of the whole set, of which ``limit`` may have left fewer.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    image_names: tuple[str, ...]
+    count: int
+    definition: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return picture `index` as a uint8 tensor of shape (3, H, W)."""
+        return read_image(self.paths[index])
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and picture, one after the other."""
+        return ((name, read_image(path)) for name, path in zip(self.image_names, self.paths, strict=True))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no picture was left out, so that published figures of the set are comparable."""
+        return len(self) == self.count
+
+
+def known_datasets() -> list[str]:
+    """Names of the datasets that have a definition."""
+    return sorted(path.stem for path in (EVAL_DIR / "datasets").glob("*.json"))
+
+
+def load_dataset(
+    name_or_folder: str | Path,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+) -> ImageDataset:
+    """Find a dataset, and download it if it is found nowhere.
+
+    A known name is looked for in ``<data_root>/<name>``, then in the cache (``$XDG_CACHE_HOME/compressai-gen/<name>``,
+    by default below ``~/.cache``), and otherwise downloaded to the cache. Anything else is a folder, searched
+    recursively, or the name of a folder in ``data_root``.
+
+    Args:
+        name_or_folder: a known name, or a folder of images.
+        data_root: folder of datasets; default is the environment variable ``COMPRESSAI_GEN_DATA``.
+        limit: use only the first `limit` pictures.
+        progress: show a progress bar while downloading.
+
+    Raises:
+        DatasetError: the name is unknown, the folder is missing or empty, a file is not what the definition says, or
+            the download failed.
+    """
+    if limit is not None and limit < 1:
+        raise DatasetError(f"limit is {limit}; at least one picture is needed")
+    root = data_root or os.environ.get(DATA_ROOT_VARIABLE) or None
+    root = Path(root).expanduser() if root else None
+    if data_root and not root.is_dir():
+        raise DatasetError(f"the data root {root} is not a folder")
+    if str(name_or_folder) in known_datasets():
+        return _load_defined(str(name_or_folder), root, limit, progress)
+    return _load_folder(_find_folder(name_or_folder, root), limit)
+
+
+def _load_defined(name: str, root: Path | None, limit: int | None, progress: bool) -> ImageDataset:
+    definition = json.loads((EVAL_DIR / "datasets" / f"{name}.json").read_text(encoding="utf-8"))
+    files = definition["files"][:limit]
+    folder = _locate(definition, files, root)
+    if folder is None:
+        folder = _cache_folder(name)
+        _download(name, [file for file in files if not (folder / file["name"]).is_file()], folder, progress)
+    for file in files:
+        _check_hash(name, folder / file["name"], file["sha256"])
+    paths = tuple(folder / file["name"] for file in files)
+    return ImageDataset(name, paths, _image_names(folder, paths), definition["count"], definition)
+
+
+def _locate(definition: dict[str, Any], files: list[dict[str, str]], root: Path | None) -> Path | None:
+    """Return the first folder that has all files, or None."""
+    folders = [root / definition["name"]] if root else []
+    folders.append(_cache_folder(definition["name"]))
+    if package := definition.get("package"):
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise DatasetError(f"dataset {definition['name']} is part of the package {package}; install it with pip")
+        folders.append(Path(spec.submodule_search_locations[0]) / definition["folder"])
+    for folder in folders:
+        if all((folder / file["name"]).is_file() for file in files):
+            return folder
+    return None
+
+
+def _cache_folder(name: str) -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "compressai-gen" / name
+
+
+def _download(name: str, files: list[dict[str, str]], folder: Path, progress: bool) -> None:
+    for file in tqdm(files, desc=f"downloading {name}", unit="image", disable=not progress):
+        if "url" not in file:
+            raise DatasetError(f"dataset {name}: {file['name']} is not where its package should carry it; reinstall it")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Writes to a temporary file, compares the hash, and renames only then.
+            torch.hub.download_url_to_file(file["url"], str(folder / file["name"]), file["sha256"], progress=False)
+        except RuntimeError as error:
+            raise DatasetError(f"{file['url']} is not the file that dataset {name} is made of: {error}") from error
+        except OSError as error:
+            raise DatasetError(
+                f"dataset {name} is not here and {file['url']} cannot be fetched ({error}). Either put its files into "
+                f"<root>/{name}/ and pass that root (--data-root or {DATA_ROOT_VARIABLE}), or run once with a network, "
+                f"which keeps them in {folder}, or name a folder of your own images (or the built-in 'samples')"
+            ) from error
+
+
+def _check_hash(name: str, path: Path, sha256: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise DatasetError(
+            f"{path} is not the file that dataset {name} is made of (SHA-256 {found}, not {sha256}); "
+            f"remove it to have it downloaded, or evaluate the folder by its path"
+        )
+
+
+def _find_folder(name_or_folder: str | Path, root: Path | None) -> Path:
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        return folder
+    if root and (root / name_or_folder).is_dir():
+        return root / name_or_folder
+    raise DatasetError(
+        f"'{name_or_folder}' is neither a folder nor a known dataset; known datasets: {', '.join(known_datasets())}"
+    )
+
+
+def _load_folder(folder: Path, limit: int | None) -> ImageDataset:
+    paths = list_images(folder)
+    if not paths:
+        raise DatasetError(f"the folder {folder} holds no images; known datasets: {', '.join(known_datasets())}")
+    names = _image_names(folder, paths)[:limit]
+    return ImageDataset(folder.resolve().name, tuple(paths[:limit]), names, len(paths))
+
+
+def _image_names(folder: Path, paths: tuple[Path, ...] | list[Path]) -> tuple[str, ...]:
+    """Paths below the folder without suffix; pictures that differ in nothing else keep it."""
+    relative = [path.relative_to(folder) for path in paths]
+    stems = [path.with_suffix("").as_posix() for path in relative]
+    count = Counter(stems)
+    return tuple(stem if count[stem] == 1 else path.as_posix() for stem, path in zip(stems, relative, strict=True))

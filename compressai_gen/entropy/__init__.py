@@ -1,0 +1,1 @@
+"""Entropy coding that gives the same symbols on every machine."""

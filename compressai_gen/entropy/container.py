@@ -1,0 +1,63 @@
+"""The four bytes before every stream, which tell a decoder that it holds the right bytes, whole.
+
+======  =====================================================================
+byte 0  codec and format version, e.g. 0xC1
+byte 1  quality (high 4 bits, 0 is the lowest) and phase of the exact rounding (low 4 bits)
+2 to 3  CRC-16/CCITT of bytes 0 and 1, the image size and the payload, big endian
+======  =====================================================================
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from compressai_gen.errors import BitstreamError
+
+__all__ = ["HEADER_BYTES", "Stream", "pack", "unpack"]
+
+HEADER_BYTES = 4
+CODECS = {0xC1: "cgdm", 0xD1: "mridc"}
+"""First byte of a stream, per codec; a format change takes the next number."""
+
+
+class Stream(NamedTuple):
+    """A stream without its header."""
+
+    quality: int
+    phase: int
+    payload: bytes
+
+
+def _crc(head: bytes, payload: bytes, size: Sequence[int]) -> int:
+    return binascii.crc_hqx(payload, binascii.crc_hqx(head + struct.pack(">2I", *size), 0xFFFF))
+
+
+def pack(codec: str, stream: Stream, size: Sequence[int]) -> bytes:
+    """Puts the header before the payload; ``size`` is the image's (height, width), which the checksum covers."""
+    magic = next(byte for byte, name in CODECS.items() if name == codec)
+    head = bytes((magic, stream.quality << 4 | stream.phase))
+    return head + struct.pack(">H", _crc(head, stream.payload, size)) + stream.payload
+
+
+def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
+    """Checks and removes the header.
+
+    Raises:
+        BitstreamError: the stream is another codec's, truncated or damaged, or of an image of another size.
+    """
+    if not isinstance(data, bytes) or len(data) < HEADER_BYTES:
+        raise BitstreamError(f"not a {codec} stream: shorter than its {HEADER_BYTES}-byte header; get the file again")
+    if CODECS.get(data[0]) != codec:
+        maker = CODECS.get(data[0])
+        what = f"it was made by {maker!r}: decode it with that model" if maker else "unknown format"
+        raise BitstreamError(f"not a {codec} stream: {what}")
+    payload = data[HEADER_BYTES:]
+    if struct.unpack(">H", data[2:HEADER_BYTES])[0] != _crc(data[:2], payload, size):
+        raise BitstreamError(
+            f"the {codec} stream is truncated or damaged, or its image is not {size[1]}x{size[0]} pixels: "
+            "get the file again and pass the shape that compress() returned"
+        )
+    return Stream(data[1] >> 4, data[1] & 15, payload)

@@ -1,0 +1,296 @@
+"""Latent codec of CGDM: a mean-scale hyperprior with channel groups, each coded in two checkerboard passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from compressai.ans import BufferedRansEncoder, RansDecoder
+from compressai.latent_codecs import LatentCodec
+from compressai.layers import CheckerboardMaskedConv2d
+from compressai.models.base import get_scale_table
+from torch import Tensor, nn
+
+from compressai_gen.entropy.exact import ExactEntropyBottleneck, ExactGaussianConditional, Snap, in_float64
+from compressai_gen.layers.transforms import QualityModulation
+
+__all__ = ["CheckerboardHyperprior"]
+
+SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 64.0, 64
+MEAN_STEPS = 32
+"""Means are snapped to 1/32 of a quantization step: the rate lost is below 0.01 %, and ``y_hat`` is exact in binary."""
+
+
+class _HyperAnalysis(nn.Module):
+    """``h_a``: normalized latent (N, M, h, w) to hyper-latent (N, Z, h/4, w/4)."""
+
+    def __init__(self, latent_channels: int, width: int, hyper_channels: int, n_qualities: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(latent_channels, width, 3, padding=1)
+        self.modulation = QualityModulation(n_qualities, width)
+        self.conv2 = nn.Conv2d(width, width, 5, stride=2, padding=2)
+        self.conv3 = nn.Conv2d(width, hyper_channels, 5, stride=2, padding=2)
+
+    def forward(self, y: Tensor, quality: Tensor) -> Tensor:
+        h = F.leaky_relu(self.modulation(self.conv1(y), quality), 0.1)
+        return self.conv3(F.leaky_relu(self.conv2(h), 0.1))
+
+
+class _HyperSynthesis(nn.Module):
+    """``h_s``: hyper-latent (N, Z, h/4, w/4) to parameters (N, width, h, w) of the latent's distribution."""
+
+    def __init__(self, hyper_channels: int, width: int, n_qualities: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(hyper_channels, 4 * width, 3, padding=1)
+        self.modulation = QualityModulation(n_qualities, width)
+        self.conv2 = nn.Conv2d(width, 4 * width, 3, padding=1)
+
+    def forward(self, z_hat: Tensor, quality: Tensor) -> Tensor:
+        h = F.leaky_relu(self.modulation(F.pixel_shuffle(self.conv1(z_hat), 2), quality), 0.1)
+        return F.pixel_shuffle(self.conv2(h), 2)
+
+
+class _GroupParameters(nn.Module):
+    """Mean and log-scale of one channel group, given the hyperprior, earlier groups and this group's anchors."""
+
+    def __init__(self, width: int, earlier: int, channels: int):
+        super().__init__()
+        self.earlier = nn.Conv2d(earlier, width, 3, padding=1) if earlier else None
+        self.anchors = CheckerboardMaskedConv2d(channels, width, 5, padding=2)
+        inputs = width * (3 if earlier else 2)
+        self.fuse = nn.Sequential(
+            nn.Conv2d(inputs, width, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, 2 * channels, 1),
+        )
+        nn.init.zeros_(self.fuse[-1].weight)
+        nn.init.zeros_(self.fuse[-1].bias)
+
+    def forward(self, hyper: Tensor, earlier: Tensor | None, anchors: Tensor | None) -> Tensor:
+        parts = [hyper, torch.zeros_like(hyper) if anchors is None else self.anchors(anchors)]
+        if self.earlier is not None:
+            parts.append(self.earlier(earlier))
+        return self.fuse(torch.cat(parts, dim=1))
+
+
+class CheckerboardHyperprior(LatentCodec):
+    r"""Codes a latent in channel groups, each in two checkerboard passes, exactly.
+
+    .. code-block:: none
+
+        y ──┬─► h_a ─► z ─► Q ─► EB ─► z_hat ─► h_s ──► hyper ─┐
+            │                                                  ├─► (mean, scale) per group and pass
+            └─► gain ─► Q ─► GC ─► y_hat of earlier passes ────┘
+                                     └─► 1 / gain ─► y_hat
+
+    The channel groups follow ELIC (He et al., CVPR 2022), the two passes He et al., CVPR 2021; gains per quality
+    follow Cui et al., CVPR 2021.
+
+    Args:
+        groups: channels of each group, coded in this order; their sum is the latent's channels M.
+        hyper_channels: channels of ``z``.
+        width: channels inside the hyper transforms and parameter networks.
+        n_qualities: how many qualities the gains serve.
+    """
+
+    def __init__(self, groups: Sequence[int], hyper_channels: int, width: int, n_qualities: int):
+        super().__init__()
+        self.groups = tuple(groups)
+        channels = sum(self.groups)
+        self.log_gain = nn.Parameter(torch.zeros(n_qualities, channels))
+        self.register_buffer("log_std", torch.zeros(channels))
+        self.h_a = _HyperAnalysis(channels, width, hyper_channels, n_qualities)
+        self.h_s = _HyperSynthesis(hyper_channels, width, n_qualities)
+        self.parameters_of = nn.ModuleList(
+            _GroupParameters(width, sum(self.groups[:i]), n) for i, n in enumerate(self.groups)
+        )
+        self.entropy_bottleneck = ExactEntropyBottleneck(hyper_channels)
+        self.gaussian_conditional = ExactGaussianConditional(None, scale_bound=SCALE_MIN)
+
+    @torch.no_grad()
+    def init_statistics(self, std: Tensor, steps: Sequence[float]) -> None:
+        """Starts the prior from each channel's standard deviation and each quality's quantization step."""
+        self.log_std.copy_(std.clamp_min(1e-3).log())
+        self.log_gain.copy_(-torch.tensor(steps).log()[:, None].expand_as(self.log_gain))
+
+    def update(self, force: bool = False) -> bool:
+        """Computes the integer tables from the parameters."""
+        scales = get_scale_table(SCALE_MIN, SCALE_MAX, SCALE_LEVELS).tolist()
+        updated = self.gaussian_conditional.update_scale_table(scales, force=force)
+        return self.entropy_bottleneck.update(force=force) or updated
+
+    # -- what training and estimation see ---------------------------------------------------------------------------
+
+    def forward(self, y: Tensor, quality: Tensor) -> dict[str, Any]:
+        """Quantizes ``y`` (N, M, h, w) at ``quality`` (N,).
+
+        Returns:
+            ``y_hat`` as ``y``, ``likelihoods`` of ``y`` and ``z``. In training mode the likelihoods are those of
+            noisy latents and gradients pass straight through the rounding; else both are what the coder uses.
+        """
+        if not self.training:
+            return self._estimate(y, quality)
+        log_gain = self.log_gain[quality][:, :, None, None]
+        norm = (self.log_std[:, None, None] + log_gain).exp()  # standard deviation in quantization steps
+        target = y.float() * log_gain.exp()
+        z = self.h_a(target / norm, quality).float()
+        with torch.autocast(y.device.type, enabled=False):
+            _, z_likelihoods = self.entropy_bottleneck(z)
+            medians = self.entropy_bottleneck._get_medians().detach().reshape(1, -1, 1, 1)
+            z_hat = _round(z - medians) + medians
+        hyper = self.h_s(z_hat, quality)
+        anchor = _anchor_mask(y)
+        done, means, scales, rows = [], [], [], _group_slices(self.groups)
+        for parameters, row in zip(self.parameters_of, rows, strict=True):
+            earlier = torch.cat(done, dim=1) if done else None
+            first = _distribution(parameters(hyper, earlier, None).float(), norm[:, row])
+            anchors = (_round(target[:, row] - first[0]) + first[0]) * anchor / norm[:, row]
+            second = _distribution(parameters(hyper, earlier, anchors).float(), norm[:, row])
+            mean, log_scale = (torch.where(anchor, a, b) for a, b in zip(first, second, strict=True))
+            done.append((_round(target[:, row] - mean) + mean) / norm[:, row])
+            means.append(mean)
+            scales.append(log_scale)
+        mean, log_scale = torch.cat(means, dim=1), torch.cat(scales, dim=1)
+        noisy = target + torch.rand_like(target) - 0.5
+        gc = self.gaussian_conditional
+        scale = log_scale.clamp_max(8.0).exp()
+        y_likelihoods = gc.likelihood_lower_bound(gc._likelihood(noisy, scale, mean))
+        y_hat = torch.cat(done, dim=1) * norm / log_gain.exp()
+        return {"y_hat": y_hat, "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
+
+    @torch.no_grad()
+    def _estimate(self, y: Tensor, quality: Tensor) -> dict[str, Any]:
+        gc, eb = self.gaussian_conditional, self.entropy_bottleneck
+        likelihoods, y_hats, z_likelihoods = [], [], []
+        for y_i, q_i in zip(y, quality, strict=True):
+            z_i = self._hyper_latent(y_i, q_i)
+            z_likelihoods.append(eb(z_i, training=False)[1])
+            rates = []
+
+            def code(symbols: Tensor, indexes: Tensor, mean: Tensor, rates: list[Tensor] = rates) -> Tensor:
+                rates.append(gc._likelihood(symbols.float(), gc.scale_table[indexes]))
+                return symbols
+
+            y_hats.append(self._walk(z_i, q_i, Snap(), code, y_i))
+            likelihoods.append(torch.cat(rates)[None])
+        return {
+            "y_hat": torch.cat(y_hats),
+            "likelihoods": {
+                "y": gc.likelihood_lower_bound(torch.cat(likelihoods)),
+                "z": torch.cat(z_likelihoods),
+            },
+        }
+
+    # -- what the coder sees: one image at a time, so that a batch changes nothing ------------------------------------
+
+    def compress(self, y: Tensor, quality: Tensor, snap: Snap) -> bytes:
+        """Codes the latent (M, h, w) of one image."""
+        encoder = BufferedRansEncoder()
+        z_hat = self._hyper_latent(y, quality)
+        eb = self.entropy_bottleneck
+        symbols = eb.quantize(z_hat, "symbols", eb._get_medians().detach().reshape(1, -1, 1, 1))
+        encoder.encode_with_indexes(_list(symbols), _list(eb._build_indexes(symbols.shape)), *_tables(eb))
+        tables = _tables(self.gaussian_conditional)
+
+        def code(symbols: Tensor, indexes: Tensor, mean: Tensor) -> Tensor:
+            encoder.encode_with_indexes(_list(symbols), _list(indexes), *tables)
+            return symbols
+
+        self._walk(z_hat, quality, snap, code, y)
+        return encoder.flush()
+
+    def decompress(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Tensor:
+        """Decodes ``y_hat`` (1, M, h, w), h and w being ``shape``, multiples of 4."""
+        eb = self.entropy_bottleneck
+        size = (1, eb.channels, shape[0] // 4, shape[1] // 4)
+        decoder = RansDecoder()
+        # The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say.
+        decoder.set_stream(payload + bytes(4 * sum(self.groups) * shape[0] * shape[1]))
+        device = self.log_gain.device
+        z = torch.tensor(decoder.decode_stream(_list(eb._build_indexes(size)), *_tables(eb)), device=device)
+        z_hat = z.reshape(size).float() + eb._get_medians().detach().reshape(1, -1, 1, 1)
+        tables = _tables(self.gaussian_conditional)
+
+        def code(_: Tensor | None, indexes: Tensor, mean: Tensor) -> Tensor:
+            return torch.tensor(decoder.decode_stream(_list(indexes), *tables), device=device)
+
+        return self._walk(z_hat, quality, snap, code, None, shape)
+
+    def _hyper_latent(self, y: Tensor, quality: Tensor) -> Tensor:
+        eb = self.entropy_bottleneck
+        z = self.h_a((y.float() / self.log_std.exp()[:, None, None])[None], quality[None]).float()
+        return eb.quantize(z, "dequantize", eb._get_medians().detach().reshape(1, -1, 1, 1))
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        z_hat: Tensor,
+        quality: Tensor,
+        snap: Snap,
+        code: Callable[[Tensor | None, Tensor, Tensor], Tensor],
+        y: Tensor | None,
+        shape: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Goes through groups and passes in coding order; ``code`` turns wanted symbols into coded ones.
+
+        Everything that decides a table is float64 or integer here. Returns ``y_hat`` (1, M, h, w) in float32.
+        """
+        log_gain = self.log_gain[quality].double()[:, None, None]
+        norm = (self.log_std.double()[:, None, None] + log_gain).exp()
+        height, width = shape or y.shape[-2:]
+        target = None if y is None else y.double() * log_gain.exp()
+        anchor = _anchor_mask(torch.empty(height, width, device=z_hat.device))
+        hyper = in_float64(self.h_s, z_hat, quality[None])
+        done = torch.zeros(1, 0, height, width, dtype=torch.float64, device=z_hat.device)
+        for parameters, row in zip(self.parameters_of, _group_slices(self.groups), strict=True):
+            current = torch.zeros(row.stop - row.start, height, width, dtype=torch.float64, device=z_hat.device)
+            for is_anchor in (True, False):
+                context = None if is_anchor else (current / norm[row])[None]
+                out = in_float64(parameters, hyper, done if done.shape[1] else None, context)
+                mean, log_scale = (t[0] for t in _distribution(out, norm[None, row]))
+                here = (anchor if is_anchor else ~anchor).expand_as(mean)
+                mean = snap(mean[here] * MEAN_STEPS).double() / MEAN_STEPS
+                indexes = snap(_scale_index(log_scale[here])).clamp(0, SCALE_LEVELS - 1)
+                wanted = None if target is None else torch.round(target[row][here] - mean).int()
+                current[here] = code(wanted, indexes, mean).double() + mean
+            done = torch.cat((done, (current / norm[row])[None]), dim=1)
+        return (done * self.log_std.double().exp()[:, None, None]).float()
+
+
+def _distribution(parameters: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-scale in quantization steps from a network's outputs, which are relative to the channel's spread."""
+    mean, log_scale = parameters.chunk(2, dim=1)
+    return mean * norm, log_scale + norm.log()
+
+
+def _scale_index(log_scale: Tensor) -> Tensor:
+    low, high = torch.tensor((SCALE_MIN, SCALE_MAX), dtype=torch.float64).log().tolist()
+    return (log_scale - low) * ((SCALE_LEVELS - 1) / (high - low))
+
+
+def _round(values: Tensor) -> Tensor:
+    """Rounds, with the identity's gradient."""
+    return values + (torch.round(values) - values).detach()
+
+
+def _anchor_mask(like: Tensor) -> Tensor:
+    rows = torch.arange(like.shape[-2], device=like.device)[:, None]
+    columns = torch.arange(like.shape[-1], device=like.device)
+    return (rows + columns) % 2 == 1  # the taps of CheckerboardMaskedConv2d reach exactly these from the others
+
+
+def _group_slices(groups: Sequence[int]) -> list[slice]:
+    ends = torch.tensor(groups).cumsum(0).tolist()
+    return [slice(end - n, end) for end, n in zip(ends, groups, strict=True)]
+
+
+def _tables(model: nn.Module) -> tuple[list, list, list]:
+    return model._quantized_cdf.tolist(), model._cdf_length.tolist(), model._offset.tolist()
+
+
+def _list(values: Tensor) -> list[int]:
+    return values.reshape(-1).int().tolist()

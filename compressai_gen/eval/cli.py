@@ -1,0 +1,125 @@
+"""Command line of ``python -m compressai_gen.eval``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from compressai_gen.codecs import check_qualities, find_codec
+from compressai_gen.codecs.registry import our_models
+from compressai_gen.data import ImageDataset, load_dataset
+from compressai_gen.errors import CodecError, CompressaiGenError
+from compressai_gen.eval import tables
+from compressai_gen.eval.environment import describe_environment
+from compressai_gen.eval.report import format_report, write_report
+from compressai_gen.eval.runner import Job, measure
+from compressai_gen.metrics import DEFAULT_METRICS, METRICS, ReferenceMetrics
+
+__all__ = ["main"]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m compressai_gen.eval",
+        description="Measure codecs on a dataset, by real bytes, and write tables and plots.",
+    )
+    add = parser.add_argument
+    add("--models", nargs="*", metavar="NAME", help="codecs under test (default: all models of this package)")
+    add("--qualities", nargs="+", type=int, metavar="Q", help="qualities of the models (default: all)")
+    add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
+    add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
+    add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: {' '.join(DEFAULT_METRICS)})")
+    add("--baselines", nargs="*", default=[], metavar="NAME", help="codecs to compare with, at all their qualities")
+    add("--limit", type=int, metavar="N", help="use only the first N images")
+    add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
+    add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
+    add("--reconstructions", action="store_true", help="keep the decoded images")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(argv)
+    try:
+        _run(args, argv)
+    except CompressaiGenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; no tables were written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+    device = _prepare_torch(args.device, args.threads)
+    dataset = load_dataset(args.dataset, args.data_root, args.limit)
+    jobs = _jobs(args, device)
+    metrics = _metrics(args.metrics, device)
+    output = args.output or Path("results") / dataset.name
+    measured = measure(jobs, dataset, metrics, output / "reconstructions" if args.reconstructions else None)
+    images = tables.per_image(measured)
+    summary = _add_published(tables.summarize(images), dataset)
+    deltas = tables.bd_rates(summary, images, args.baselines)
+    environment = {
+        "command": shlex.join(["python", "-m", "compressai_gen.eval", *argv]),
+        "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
+        **describe_environment(device),
+    }
+    write_report(output, images, summary, deltas, environment)
+    print(format_report(summary, deltas))
+    print(f"\nwritten to {output}")
+
+
+def _prepare_torch(device: str, threads: int | None) -> torch.device:
+    if threads is not None:
+        if threads < 1:
+            raise CompressaiGenError(f"--threads is {threads}; at least one is needed")
+        torch.set_num_threads(threads)
+    try:
+        return torch.zeros(0, device=device).device
+    # PyTorch says by errors of several kinds that a device is unknown, absent or not compiled in.
+    except Exception as error:
+        raise CompressaiGenError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:
+    jobs: dict[str, Job] = {}
+    for name in list(our_models()) if args.models is None else args.models:
+        codec = find_codec(name, device)
+        jobs.setdefault(name, Job(codec, check_qualities(codec, args.qualities or codec.qualities)))
+    for name in args.baselines:
+        codec = find_codec(name, device)
+        jobs.setdefault(name, Job(codec, codec.qualities))
+    if not jobs:
+        raise CodecError("nothing to evaluate: name codecs with --models or --baselines")
+    return list(jobs.values())
+
+
+def _metrics(names: Sequence[str] | None, device: torch.device) -> ReferenceMetrics:
+    """A metric that the user asked for must be there; a default one may be missing."""
+    if names:
+        return ReferenceMetrics(names, device)
+    return ReferenceMetrics(
+        DEFAULT_METRICS, device, on_missing=lambda error: print(f"skipped: {error}", file=sys.stderr)
+    )
+
+
+def _add_published(summary: pd.DataFrame, dataset: ImageDataset) -> pd.DataFrame:
+    """Append the published curves of the dataset, which only its whole can be compared with."""
+    published = tables.published_summary(dataset.name, summary.columns)
+    if published.empty or not dataset.definition:
+        return summary
+    if not dataset.is_whole:
+        print(f"published curves are left out: they are of all {dataset.count} images", file=sys.stderr)
+        return summary
+    return pd.concat([summary, published], ignore_index=True)

@@ -1,0 +1,78 @@
+"""What a reader must know to repeat a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import features
+
+from compressai_gen._version import __version__
+
+__all__ = ["describe_environment"]
+
+_PACKAGES = ("compressai", "torch", "torchvision", "diffusers", "pillow", "lpips", "DISTS-pytorch")
+_PACKAGES += ("pytorch-msssim", "bjontegaard", "numpy", "pandas", "scipy")
+
+
+def describe_environment(device: str | torch.device) -> dict[str, Any]:
+    """Return versions, commit, processor, threads and the peak memory of the process so far, as JSON data."""
+    return {
+        "compressai_gen": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "encoders": {name: features.version(name) for name in ("jpg", "libjpeg_turbo", "webp", "avif")},
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "device": _device_name(torch.device(device)),
+        "peak_memory_mib": _peak_memory(),
+        "peak_device_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this package runs from, with ``-dirty`` where files differ; None if installed."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _peak_memory() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -1,0 +1,59 @@
+"""The files of a run, and the table that it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from compressai_gen.eval import tables
+from compressai_gen.eval.files import file_name, replacing, write_json, write_table
+from compressai_gen.eval.plots import rate_plot
+from compressai_gen.metrics import METRICS, MIN_OVERLAP
+
+__all__ = ["format_report", "write_report"]
+
+
+def write_report(
+    output: Path, images: pd.DataFrame, summary: pd.DataFrame, deltas: pd.DataFrame, environment: dict[str, Any]
+) -> None:
+    """Write every file of a run except reconstructions to the folder `output`, each whole or not at all."""
+    dataset = environment["dataset"]
+    description = f"{dataset['name']}, {dataset['images']} images, compressai-gen {environment['compressai_gen']}"
+    write_table(images, output / "images.csv")
+    write_table(summary, output / "summary.csv")
+    write_table(tables.intervals(images), output / "intervals.csv")
+    write_table(deltas, output / "bd_rate.csv")
+    for codec in images["codec"].unique():
+        write_json(tables.compressai_results(codec, summary, description), output / f"{file_name(codec)}.json")
+    for metric in METRICS:
+        if metric in images and np.isfinite(images[metric].to_numpy(dtype=float)).any():
+            _write_plot(output, summary, metric, dataset["name"])
+    write_json(environment, output / "environment.json")
+
+
+def _write_plot(output: Path, summary: pd.DataFrame, metric: str, title: str) -> None:
+    measured = summary[summary["source"] == "measured"]
+    if not np.isfinite(measured[metric].to_numpy(dtype=float)).any():
+        return
+    figure = rate_plot(summary, metric, title)
+    with replacing(output / f"rd_{metric}.png") as path:
+        figure.savefig(path, format="png")
+    with replacing(output / f"rd_{metric}.svg") as path:
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def format_report(summary: pd.DataFrame, deltas: pd.DataFrame) -> str:
+    """Return the measured means and their BD-rates as text."""
+    measured = summary[summary["source"] == "measured"].drop(columns="source").dropna(axis=1, how="all")
+    text = measured.to_string(index=False, float_format="{:.4f}".format)
+    deltas = deltas[deltas["codec"].isin(measured["codec"])]
+    if deltas.empty:
+        return text
+    marks = np.where(deltas["overlap"] < MIN_OVERLAP, "*", "")
+    percent = [f"{value:+.1f}{mark}" for value, mark in zip(deltas["bd_rate_percent"], marks, strict=True)]
+    lines = deltas[["codec", "anchor", "metric"]].assign(bd_rate_percent=percent, overlap=deltas["overlap"].round(2))
+    note = f"\n* the curves share less than {MIN_OVERLAP:.0%} of their quality range" if "*" in marks else ""
+    return f"{text}\n\n{lines.to_string(index=False)}{note}"

@@ -1,0 +1,111 @@
+"""Measuring: every codec at every quality on every image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from compressai_gen.codecs import Codec, Encoded
+from compressai_gen.data import ImageDataset, write_image
+from compressai_gen.errors import CodecError
+from compressai_gen.eval.files import file_name, replacing
+from compressai_gen.metrics import ReferenceMetrics
+
+__all__ = ["Job", "measure"]
+
+
+class Job(NamedTuple):
+    """A codec and the qualities to run it at."""
+
+    codec: Codec
+    qualities: tuple[int, ...]
+
+
+class _Coded(NamedTuple):
+    encoded: Encoded
+    decoded: Tensor
+    encode_s: float
+    decode_s: float
+
+
+def measure(
+    jobs: Sequence[Job],
+    dataset: ImageDataset,
+    metrics: ReferenceMetrics,
+    reconstructions: str | Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Encode to bytes, decode from them, and measure the 8-bit result.
+
+    Images are the outermost loop: one picture at a time is in memory, and its reference features are computed once.
+    The first use of a codec at a quality is preceded by a warm-up on the same image, which is not timed.
+
+    Args:
+        jobs: codecs with different names.
+        dataset: pictures.
+        metrics: what to measure.
+        reconstructions: folder for the decoded pictures, ``<codec>-q<quality>/<image>.png``.
+        progress: show a progress bar.
+
+    Returns:
+        One row per codec, quality and image, in this order: ``codec, quality, image, bpp``, a column per metric,
+        ``encode_s, decode_s`` (wall seconds).
+
+    Raises:
+        CodecError: a codec returned something else than bytes, or a picture of another shape.
+    """
+    rows = []
+    steps = [(codec, quality) for codec, qualities in jobs for quality in qualities]
+    with tqdm(total=len(steps) * len(dataset), unit="image", disable=not progress) as bar:
+        for position, (name, image) in enumerate(dataset):
+            metrics.set_original(image)
+            for codec, quality in steps:
+                bar.set_postfix_str(f"{name} {codec.name}-q{quality}")
+                if position == 0:
+                    _code(codec, quality, image)
+                coded = _code(codec, quality, image)
+                rows.append(_row(codec, quality, name, image, coded, metrics))
+                if reconstructions is not None:
+                    folder = Path(reconstructions) / file_name(f"{codec.name}-q{quality}")
+                    with replacing(folder / f"{name}.png") as path:
+                        write_image(coded.decoded, path)
+                bar.update()
+    order = {(codec.name, quality): index for index, (codec, quality) in enumerate(steps)}
+    rows.sort(key=lambda row: order[row["codec"], row["quality"]])  # stable: images stay in the order of the dataset
+    return pd.DataFrame(rows)
+
+
+def _code(codec: Codec, quality: int, image: Tensor) -> _Coded:
+    start = time.perf_counter()
+    encoded = codec.encode(image, quality)
+    encoded_at = time.perf_counter()
+    decoded = codec.decode(encoded, quality)
+    decoded_at = time.perf_counter()
+    if not all(isinstance(string, bytes) for string in encoded.strings):
+        raise CodecError(f"{codec.name} quality {quality} returned strings that are not bytes, so they have no length")
+    if decoded.shape != image.shape or decoded.dtype != torch.uint8:
+        raise CodecError(
+            f"{codec.name} quality {quality} decoded an image of shape {tuple(image.shape)} to "
+            f"{decoded.dtype} of shape {tuple(decoded.shape)}; it must be uint8 of the same shape"
+        )
+    return _Coded(encoded, decoded, encoded_at - start, decoded_at - encoded_at)
+
+
+def _row(codec: Codec, quality: int, name: str, image: Tensor, coded: _Coded, metrics: ReferenceMetrics) -> dict:
+    height, width = image.shape[1:]
+    return {
+        "codec": codec.name,
+        "quality": quality,
+        "image": name,
+        "bpp": 8 * coded.encoded.n_bytes / (height * width),
+        **metrics.measure(coded.decoded),
+        "encode_s": coded.encode_s,
+        "decode_s": coded.decode_s,
+    }

@@ -1,0 +1,142 @@
+"""From rows per image to the tables that are published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from compressai_gen.codecs import published_curves
+from compressai_gen.eval.bootstrap import interval, resample_means
+from compressai_gen.metrics import DEFAULT_METRICS, METRICS, BDRate, bd_rate
+
+__all__ = ["bd_rates", "compressai_results", "intervals", "per_image", "published_summary", "summarize"]
+
+_TIMES = ["encode_s", "decode_s"]
+# What CompressAI's plotting tool calls these columns.
+_COMPRESSAI_NAMES = {
+    "psnr": "psnr-rgb",
+    "ms_ssim": "ms-ssim-rgb",
+    "encode_s": "encoding_time",
+    "decode_s": "decoding_time",
+}
+
+
+def _metric_columns(table: pd.DataFrame) -> list[str]:
+    """The default metrics, measured or not, so that tables of different runs line up; then further ones."""
+    return [*DEFAULT_METRICS, *(name for name in METRICS if name not in DEFAULT_METRICS and name in table)]
+
+
+def per_image(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of ``runner.measure`` with the columns of ``images.csv``."""
+    return measured.reindex(columns=["codec", "quality", "image", "bpp", *_metric_columns(measured), *_TIMES])
+
+
+def summarize(images: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over images, one row per codec and quality, with the columns of ``summary.csv``.
+
+    A metric that is undefined (NaN) for one image is undefined for the set: a mean over other images than the
+    neighbouring row's would not be comparable.
+    """
+    columns = ["bpp", *_metric_columns(images), *_TIMES]
+    groups = images.groupby(["codec", "quality"], sort=False)
+    means = groups[columns].agg(lambda values: values.mean(skipna=False))
+    return means.assign(n_images=groups.size(), source="measured").reset_index()
+
+
+def published_summary(dataset: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the published points of a dataset in the columns of a summary, times and image count left empty."""
+    table = published_curves(dataset).rename(columns={"point": "quality"})
+    return table.assign(source="published").reindex(columns=columns)
+
+
+def intervals(images: pd.DataFrame) -> pd.DataFrame:
+    """Return 95 % bootstrap intervals: ``codec, quality, metric, mean, low, high``, bpp among the metrics."""
+    rows = []
+    for (codec, quality), group in images.groupby(["codec", "quality"], sort=False):
+        for metric in ["bpp", *_metric_columns(images)]:
+            values = group[metric].to_numpy(dtype=float)
+            if not np.isnan(values).any():
+                low, high = interval(resample_means(values))
+                rows.append((codec, quality, metric, values.mean(), low, high))
+    return pd.DataFrame(rows, columns=["codec", "quality", "metric", "mean", "low", "high"])
+
+
+def bd_rates(summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[str] = ()) -> pd.DataFrame:
+    """Return BD-rates of every other curve against the anchor.
+
+    The anchor is the measured ``avif``; without it the published VTM of the dataset (of several VTM curves, for each
+    comparison, the one with the largest overlap); without these the first baseline.
+
+    Returns:
+        Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high``. The first
+        percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured codecs.
+    """
+    anchors = _anchor_names(summary, baselines)
+    rows = []
+    for codec in summary["codec"].unique():
+        if codec in anchors:
+            continue
+        for metric in _metric_columns(summary):
+            usable = [anchor for anchor in anchors if _has(summary, anchor, metric)]
+            if usable and _has(summary, codec, metric):
+                anchor = max(usable, key=lambda name: _delta(summary, name, codec, metric).overlap)
+                delta = _delta(summary, anchor, codec, metric)
+                akima = _delta(summary, anchor, codec, metric, method="akima")
+                low, high = _bd_interval(summary, images, anchor, codec, metric)
+                rows.append((codec, anchor, metric, delta.percent, delta.overlap, akima.percent, low, high))
+    columns = ["codec", "anchor", "metric", "bd_rate_percent", "overlap", "bd_rate_percent_akima", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _anchor_names(summary: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
+    measured = summary[summary["source"] == "measured"]["codec"]
+    if "avif" in set(measured):
+        return ["avif"]
+    published = summary[summary["source"] == "published"]["codec"].unique()
+    vtm = [name for name in published if name.split(" [")[0] == "VTM"]
+    return vtm or [name for name in baselines if name in set(measured)][:1]
+
+
+def _has(summary: pd.DataFrame, codec: str, metric: str) -> bool:
+    return bool(summary.loc[summary["codec"] == codec, metric].notna().any())
+
+
+def _delta(summary: pd.DataFrame, anchor: str, test: str, metric: str, method: str = "pchip") -> BDRate:
+    a, b = summary[summary["codec"] == anchor], summary[summary["codec"] == test]
+    return bd_rate(a["bpp"], a[metric], b["bpp"], b[metric], method, METRICS[metric].higher_is_better)
+
+
+def _bd_interval(
+    summary: pd.DataFrame, images: pd.DataFrame, anchor: str, test: str, metric: str
+) -> tuple[float, float]:
+    """Resample the test codec's images, and the anchor's with them; a published anchor has none and stays as it is."""
+    if test not in set(images["codec"]):
+        return float("nan"), float("nan")
+    a, b = _curve_resamples(summary, images, anchor, metric), _curve_resamples(summary, images, test, metric)
+    higher = METRICS[metric].higher_is_better
+    return interval([bd_rate(*x, *y, higher_is_better=higher).percent for x, y in zip(a, b, strict=True)])
+
+
+def _curve_resamples(summary: pd.DataFrame, images: pd.DataFrame, codec: str, metric: str) -> np.ndarray:
+    """Shape (RESAMPLES, 2, qualities): bpp and metric of each resampled curve."""
+    if codec in set(images["codec"]):
+        curve = images[images["codec"] == codec].pivot(index="image", columns="quality", values=["bpp", metric])
+        values = curve.to_numpy(dtype=float).reshape(len(curve), 2, -1)
+        return resample_means(values)
+    published = summary.loc[summary["codec"] == codec, ["bpp", metric]].to_numpy(dtype=float).T
+    return resample_means(published[np.newaxis])
+
+
+def compressai_results(codec: str, summary: pd.DataFrame, description: str) -> dict[str, Any]:
+    """Return a codec's measured curve in CompressAI's results format, which ``compressai.utils.plot`` reads.
+
+    A metric that is undefined at some quality is left out, as JSON has no NaN.
+    """
+    table = summary[summary["codec"] == codec].sort_values("bpp")
+    columns = ["bpp", *_metric_columns(table), *_TIMES]
+    finite = [column for column in columns if np.isfinite(table[column].to_numpy(dtype=float)).all()]
+    results = {_COMPRESSAI_NAMES.get(column, column): [float(value) for value in table[column]] for column in finite}
+    return {"name": codec, "description": description, "results": results}

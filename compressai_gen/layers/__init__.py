@@ -1,0 +1,1 @@
+"""Building blocks of both codecs, each named after the part of the paper that it is."""

@@ -1,0 +1,272 @@
+"""Metrics of a reconstruction against its original, as ``eval/protocol.md`` fixes them.
+
+A metric has two steps. ``prepare(original)`` does everything that needs only the original (for LPIPS and DISTS a pass
+of the feature network, half of the cost), and ``compare(prepared, reconstruction)`` the rest, so that an original is
+prepared once for all codecs and qualities. Both take uint8 tensors of shape (3, H, W).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import DISTS_pytorch
+import lpips
+import torch
+from pytorch_msssim import ms_ssim
+from torch import Tensor, nn
+
+from compressai_gen.errors import MetricError
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "METRICS",
+    "DistsMetric",
+    "LpipsMetric",
+    "Metric",
+    "MetricSpec",
+    "ReferenceMetrics",
+    "create_metric",
+]
+
+
+class Metric(Protocol):
+    """What :class:`ReferenceMetrics` needs of a metric."""
+
+    def prepare(self, original: Tensor) -> Any:
+        """Return what can be computed from the original alone."""
+
+    def compare(self, prepared: Any, reconstruction: Tensor) -> float:
+        """Return the value of the metric."""
+
+
+class Psnr:
+    """Peak signal-to-noise ratio over the three RGB channels, in dB; infinite for equal pictures."""
+
+    def prepare(self, original: Tensor) -> Tensor:
+        """Widen to integers that hold a squared difference."""
+        return original.to(torch.int32)
+
+    def compare(self, prepared: Tensor, reconstruction: Tensor) -> float:
+        """Return 10 log10(255^2 / MSE)."""
+        # Integer squares and a float64 mean: the same value on every device.
+        mse = (prepared - reconstruction.to(torch.int32)).square().double().mean().item()
+        return 10 * math.log10(255**2 / mse) if mse else math.inf
+
+
+class MsSsim:
+    """MS-SSIM of ``pytorch_msssim`` on RGB, data range 255 (Wang, Simoncelli, Bovik, 2003)."""
+
+    def prepare(self, original: Tensor) -> Tensor:
+        """Return the picture as a float batch of one."""
+        return original.float().unsqueeze(0)
+
+    def compare(self, prepared: Tensor, reconstruction: Tensor) -> float:
+        """Return MS-SSIM, at most 1."""
+        return ms_ssim(prepared, self.prepare(reconstruction), data_range=255).item()
+
+
+class _Once(nn.Module):
+    """A stage of a metric network that lets features pass which were computed earlier."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Any) -> Any:
+        return self.stage(x) if isinstance(x, Tensor) else x
+
+
+class LpipsMetric:
+    """LPIPS v0.1 of the ``lpips`` package at native resolution (Zhang et al., CVPR 2018).
+
+    Args:
+        net: ``"alex"`` or ``"vgg"``.
+        device: where the network runs.
+
+    Raises:
+        MetricError: the weights of the backbone are not here and cannot be downloaded.
+    """
+
+    def __init__(self, net: str = "alex", device: str | torch.device = "cpu") -> None:
+        with _weights(f"LPIPS ({net})", {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}[net]):
+            model = lpips.LPIPS(net=net, verbose=False)
+        # Its forward() then takes features in place of the original, and stays the package's own computation.
+        model.scaling_layer, model.net = _Once(model.scaling_layer), _Once(model.net)
+        self.model = model.to(device).eval()
+
+    def prepare(self, original: Tensor) -> Any:
+        """Return the backbone's activations of the original."""
+        return self.model.net(self.model.scaling_layer(self._scale(original)))
+
+    def compare(self, prepared: Any, reconstruction: Tensor) -> float:
+        """Return the distance; 0 is a perfect picture."""
+        return self.model(prepared, self._scale(reconstruction)).item()
+
+    @staticmethod
+    def _scale(image: Tensor) -> Tensor:
+        return image.float().unsqueeze(0) / 127.5 - 1
+
+
+class _CachedDists(DISTS_pytorch.DISTS):
+    def forward_once(self, x: Any) -> Any:
+        return super().forward_once(x) if isinstance(x, Tensor) else x
+
+
+class DistsMetric:
+    """DISTS of ``DISTS_pytorch`` at native resolution (Ding et al., TPAMI 2020).
+
+    Raises:
+        MetricError: the weights of its VGG-16 are not here and cannot be downloaded.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        # The constructor draws random numbers before it has its weights.
+        with _weights("DISTS", "vgg16-397923af.pth"), torch.random.fork_rng(devices=[]):
+            model = _CachedDists(load_weights=False)
+        weights = torch.load(self._weights_file(), map_location="cpu", weights_only=True)
+        model.alpha.data, model.beta.data = weights["alpha"], weights["beta"]
+        self.model = model.to(device).eval()
+
+    @staticmethod
+    def _weights_file() -> Path:
+        # The package itself looks only in sys.prefix, where a user or target installation does not put the file.
+        folders = [Path(DISTS_pytorch.__file__).parent, Path(sys.prefix)]
+        found = [folder / "weights.pt" for folder in folders if (folder / "weights.pt").is_file()]
+        if not found:
+            raise MetricError("DISTS: weights.pt of the package DISTS-pytorch is missing; reinstall it with pip")
+        return found[0]
+
+    def prepare(self, original: Tensor) -> Any:
+        """Return the activations of the original at the six scales."""
+        return self.model.forward_once(original.float().unsqueeze(0) / 255)
+
+    def compare(self, prepared: Any, reconstruction: Tensor) -> float:
+        """Return the distance; 0 is a perfect picture."""
+        return self.model(prepared, reconstruction.float().unsqueeze(0) / 255).item()
+
+
+@contextlib.contextmanager
+def _weights(metric: str, file_name: str) -> Iterator[None]:
+    """Silence the packages' greetings and deprecation warnings, and say what to do where weights cannot be had."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except (OSError, RuntimeError) as error:
+        raise MetricError(
+            f"{metric} needs the weights {file_name}, which cannot be had here ({error}): run once with a network, or "
+            f"set TORCH_HOME to a folder that has them as hub/checkpoints/{file_name}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric as tables, plots and BD-rates need it.
+
+    Attributes:
+        label: for axes.
+        higher_is_better: False for distances.
+        min_side: the metric is not defined (NaN) for a picture with a shorter side.
+        create: makes the metric on a device.
+    """
+
+    label: str
+    higher_is_better: bool
+    min_side: int
+    create: Callable[[str | torch.device], Metric]
+
+
+METRICS: dict[str, MetricSpec] = {
+    "psnr": MetricSpec("PSNR [dB]", True, 1, lambda device: Psnr()),
+    "ms_ssim": MetricSpec("MS-SSIM", True, 161, lambda device: MsSsim()),  # four halvings of an 11-pixel window
+    "lpips": MetricSpec("LPIPS (AlexNet)", False, 31, lambda device: LpipsMetric("alex", device)),
+    "lpips_vgg": MetricSpec("LPIPS (VGG)", False, 16, lambda device: LpipsMetric("vgg", device)),
+    "dists": MetricSpec("DISTS", False, 1, lambda device: DistsMetric(device)),
+}
+DEFAULT_METRICS = ("psnr", "ms_ssim", "lpips", "dists")
+
+
+def create_metric(name: str, device: str | torch.device = "cpu") -> Metric:
+    """Make a metric by name.
+
+    Raises:
+        MetricError: the name is unknown, or the weights cannot be had.
+    """
+    if name not in METRICS:
+        raise MetricError(f"unknown metric '{name}'; known metrics: {', '.join(METRICS)}")
+    return METRICS[name].create(device)
+
+
+class ReferenceMetrics:
+    """Several metrics against one original at a time.
+
+    Args:
+        names: keys of ``METRICS``.
+        device: where they are computed.
+        on_missing: called with the error of a metric that cannot be had, which is then left out; default is to raise.
+
+    Raises:
+        MetricError: a name is unknown, or the weights cannot be had.
+
+    >>> metrics = ReferenceMetrics(["psnr"])
+    >>> metrics.set_original(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    >>> metrics.measure(torch.full((3, 8, 8), 255, dtype=torch.uint8))
+    {'psnr': 0.0}
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        device: str | torch.device = "cpu",
+        on_missing: Callable[[MetricError], None] | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.metrics: dict[str, Metric] = {}
+        for name in names:
+            try:
+                self.metrics[name] = create_metric(name, device)
+            except MetricError as error:
+                if on_missing is None:
+                    raise
+                on_missing(error)
+        self._prepared: dict[str, Any] = {}
+        self._shape: torch.Size | None = None
+
+    @torch.no_grad()
+    def set_original(self, original: Tensor) -> None:
+        """Prepare a uint8 original of shape (3, H, W); the one before is forgotten."""
+        self._prepared = {}
+        self._shape = original.shape
+        original = original.to(self.device)
+        for name, metric in self.metrics.items():
+            if min(original.shape[1:]) >= METRICS[name].min_side:
+                self._prepared[name] = metric.prepare(original)
+
+    @torch.no_grad()
+    def measure(self, reconstruction: Tensor) -> dict[str, float]:
+        """Return the value of each metric, NaN where the picture is too small for it.
+
+        Args:
+            reconstruction: uint8, of the shape of the original.
+
+        Raises:
+            MetricError: the shapes differ, or the reconstruction is not 8-bit.
+        """
+        if reconstruction.shape != self._shape or reconstruction.dtype != torch.uint8:
+            raise MetricError(
+                f"a reconstruction of shape {tuple(reconstruction.shape)} and type {reconstruction.dtype} cannot be "
+                f"compared with an original of shape {tuple(self._shape or ())}; it must be uint8 of the same shape"
+            )
+        reconstruction = reconstruction.to(self.device)
+        return {
+            name: metric.compare(self._prepared[name], reconstruction) if name in self._prepared else math.nan
+            for name, metric in self.metrics.items()
+        }

@@ -1,0 +1,130 @@
+"""What both codecs share of CompressAI's contract: qualities, padding, headers, checks of input and streams."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from compressai.models import CompressionModel
+from torch import Tensor
+
+from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
+from compressai_gen.entropy.exact import Snap, encode_at_safe_phase
+from compressai_gen.errors import BitstreamError, CodecError, ImageError
+
+__all__ = ["GenerativeCodec"]
+
+
+class GenerativeCodec(CompressionModel):
+    """A variable-rate codec whose streams say by themselves which codec and quality made them.
+
+    A subclass gives ``name``, ``n_qualities``, ``multiple`` and the four methods that are abstract here.
+    """
+
+    name: str
+    n_qualities = 5
+    multiple: int
+    """Images are padded to multiples of this many pixels by repeating the last row and column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A buffer, so that a saved checkpoint remembers it and CompressAI's tools, which pass none, find it.
+        self.register_buffer("quality", torch.tensor(3))
+
+    @classmethod
+    def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> GenerativeCodec:
+        """Builds the model of ``config`` (default: the shipped ``compact`` size) with these weights."""
+        model = cls(**config)
+        model.load_state_dict(state_dict)
+        return model
+
+    @abstractmethod
+    def analyze(self, x: Tensor, quality: Tensor) -> Tensor:
+        """Maps padded images (N, 3, H, W) to latents, one row an image."""
+
+    @abstractmethod
+    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap) -> bytes:
+        """Codes one image's latent at a quality (integer from 0, no dimension)."""
+
+    @abstractmethod
+    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Tensor:
+        """Decodes what :meth:`synthesize` needs; ``shape`` is the padded image's (height, width)."""
+
+    @abstractmethod
+    def synthesize(self, decoded: Tensor, quality: Tensor) -> Tensor:
+        """Maps decoded latents (N, ...) at qualities (N,) to padded images."""
+
+    def _quality_index(self, quality: int | None, n: int) -> Tensor:
+        q = int(self.quality) if quality is None else int(quality)
+        if not 1 <= q <= self.n_qualities:
+            raise CodecError(f"{self.name} has qualities 1 to {self.n_qualities}, not {q}")
+        return torch.full((n,), q - 1, device=self.quality.device)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Pads images (N, 3, H, W) of any size at the bottom and right to the multiple that the transforms need."""
+        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape) < 1 or not x.is_floating_point():
+            raise ImageError(
+                f"{self.name} takes RGB images as floats in [0, 1] of shape (N, 3, H, W), not {x.dtype} {tuple(x.shape)}"
+            )
+        padding = _missing(x.shape[3], self.multiple), _missing(x.shape[2], self.multiple)
+        return F.pad(x, (0, padding[0], 0, padding[1]), mode="replicate")
+
+    @torch.no_grad()
+    def compress(self, x: Tensor, quality: int | None = None) -> dict[str, Any]:
+        """Compresses images.
+
+        Args:
+            x: (N, 3, H, W) in [0, 1].
+            quality: 1 (fewest bits) to 5; the model's own by default.
+
+        Returns:
+            ``strings``: a list of one list with the bytes of each image; ``shape``: (H, W).
+        """
+        self._check_updated()
+        q = self._quality_index(quality, x.shape[0])
+        size = x.shape[-2:]
+        strings = []
+        for latent, q_i in zip(self.analyze(self.pad(x), q), q, strict=True):
+            phase, payload = encode_at_safe_phase(lambda snap, y=latent, q_i=q_i: self.encode_latent(y, q_i, snap))
+            strings.append(pack(self.name, Stream(int(q_i), phase, payload), size))
+        return {"strings": [strings], "shape": torch.Size(size)}
+
+    @torch.no_grad()
+    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> dict[str, Tensor]:
+        """Decompresses what :meth:`compress` returned, at whatever quality it was made.
+
+        Returns:
+            ``x_hat``: (N, 3, H, W) in [0, 1].
+
+        Raises:
+            BitstreamError: a stream is truncated, damaged, another codec's or of another size.
+        """
+        self._check_updated()
+        height, width = shape
+        padded = tuple(n + _missing(n, self.multiple) for n in (height, width))
+        if len(strings) != 1 or not strings[0]:
+            raise BitstreamError(f"{self.name} has one list of strings, with a string per image, not {len(strings)}")
+        streams = [unpack(self.name, data, (height, width)) for data in strings[0]]
+        if any(s.quality >= self.n_qualities for s in streams):
+            raise BitstreamError(f"{self.name} has qualities 1 to {self.n_qualities}: the stream is of a newer version")
+        q = torch.tensor([s.quality for s in streams], device=self.quality.device)
+        decoded = [
+            self.decode_latent(s.payload, padded, q_i, Snap(s.phase)) for s, q_i in zip(streams, q, strict=True)
+        ]
+        x_hat = self.synthesize(torch.cat(decoded), q)
+        return {"x_hat": x_hat[..., :height, :width].clamp(0, 1)}
+
+    def header_likelihoods(self, x: Tensor) -> Tensor:
+        """Likelihoods (N, 4) that stand for the header's bytes, so that estimated rates count every bit."""
+        return torch.full((x.shape[0], HEADER_BYTES), 2.0**-8, device=x.device)
+
+    def _check_updated(self) -> None:
+        if any(m.numel() == 0 for n, m in self.named_buffers() if n.endswith("_quantized_cdf")):
+            raise CodecError(f"the probability tables of this {self.name} are not built yet: call its update() once")
+
+
+def _missing(size: int, multiple: int) -> int:
+    return -size % multiple

@@ -1,0 +1,1 @@
+"""Training from recipes: ``python -m compressai_gen.train <recipe>``."""

@@ -1,0 +1,75 @@
+"""Training recipes: TOML files in ``zoo/recipes`` that say everything a training run needs but where the data lies."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compressai_gen.errors import RecipeError
+from compressai_gen.resources import ZOO_DIR
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Recipe", "Stage", "load_recipe"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with one crop size: ``steps`` optimizer steps of ``batch`` crops a process."""
+
+    steps: int
+    batch: int
+    crop: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What :func:`compressai_gen.train.loop.train` follows; the fields are documented in ``zoo/recipes``."""
+
+    name: str
+    model: str
+    seed: int
+    stages: tuple[Stage, ...]
+    learning_rate: float
+    warmup: int
+    final_learning_rate: float
+    decay_from: float
+    ema_decay: float
+    gradient_clip: float
+    data: dict[str, Any]
+    objective: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    checkpoint_every: int = 500
+    validate_every: int = 2000
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Reads a recipe by its name in the zoo (``cgdm-base``) or from a file.
+
+    Raises:
+        RecipeError: there is no such recipe, or a field is missing or unknown.
+    """
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = ZOO_DIR / "recipes" / f"{name_or_path}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (ZOO_DIR / "recipes").glob("*.toml")))
+        raise RecipeError(f"no recipe {name_or_path!r}: give a TOML file or one of {known}")
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        stages = tuple(Stage(**stage) for stage in fields.pop("stages"))
+        return Recipe(name=path.stem, stages=stages, **fields)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise RecipeError(f"{path}: {error}; zoo/recipes/cgdm-base.toml shows every field") from error
