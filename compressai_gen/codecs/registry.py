@@ -18,7 +18,7 @@ __all__ = ["available_codecs", "check_qualities", "find_codec", "our_models"]
 
 def our_models() -> dict[str, tuple[int, ...]]:
     """Names of the models of the zoo and the qualities of each."""
-    # Imported late, so that a run of classical codecs alone does not load the models.
+    # Imported here, because only these names need the models.
     from compressai_gen import zoo
 
     return {name: tuple(zoo.QUALITIES[name]) for name in zoo.MODELS}

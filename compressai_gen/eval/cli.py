@@ -110,7 +110,7 @@ def _metrics(names: Sequence[str] | None, device: torch.device) -> ReferenceMetr
     if names:
         return ReferenceMetrics(names, device)
     return ReferenceMetrics(
-        DEFAULT_METRICS, device, on_missing=lambda error: print(f"skipped: {error}", file=sys.stderr)
+        DEFAULT_METRICS, device, on_missing=lambda error: print(f"metric skipped: {error}", file=sys.stderr)
     )
 
 

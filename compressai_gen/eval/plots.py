@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from compressai_gen.eval.files import replacing
 from compressai_gen.metrics import METRICS
 
-__all__ = ["rate_plot"]
+__all__ = ["rate_plot", "write_plot"]
 
 STYLE = {
     "font.size": 9,
@@ -68,6 +70,14 @@ def rate_plot(summary: pd.DataFrame, metric: str, title: str) -> Figure:
         legend_title = "hollow, dashed: published by others" if len(published) else None
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, title=legend_title)
     return figure
+
+
+def write_plot(figure: Figure, path: Path) -> None:
+    """Write ``<path>.png`` and ``<path>.svg``; the same figure gives the same files."""
+    with mpl.rc_context(STYLE):  # some of the style counts only now
+        for kind, metadata in (("png", None), ("svg", {"Date": None})):
+            with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
+                figure.savefig(temporary, format=kind, metadata=metadata)
 
 
 def _quality_range(

@@ -64,12 +64,14 @@ class CGDM(GenerativeCodec):
             quality: one for all, or a tensor (N,) with one for each image, from 1; the model's own by default.
 
         Returns:
-            ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``y``, ``z`` and ``header``.
+            ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``y``, ``z`` and ``header``; in training mode also
+            ``rounded_likelihoods``.
         """
         q = quality - 1 if isinstance(quality, Tensor) else self._quality_index(quality, x.shape[0])
         out = self.latent_codec(self.g_a(self.pad(x), q), q)
         x_hat = self.g_s(out["y_hat"], q)[..., : x.shape[2], : x.shape[3]]
-        return {"x_hat": x_hat, "likelihoods": out["likelihoods"] | {"header": self.header_likelihoods(x)}}
+        likelihoods = out.pop("likelihoods") | {"header": self.header_likelihoods(x)}
+        return {"x_hat": x_hat, "likelihoods": likelihoods} | {k: v for k, v in out.items() if k != "y_hat"}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
         """Builds the coder's integer tables; the scale table is fixed by the format, so an argument is ignored."""

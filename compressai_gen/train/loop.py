@@ -77,10 +77,10 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
     objective.to(memory_format=torch.channels_last)
     # The factorized prior's quantiles are found by bisection when tables are built, not by an auxiliary loss.
     parameters = [p for name, p in model.named_parameters() if not name.endswith("quantiles")]
-    gains = [p for name, p in model.named_parameters() if name.endswith("log_gain")]
-    others = [p for p in parameters if all(p is not g for g in gains)]
-    # Gains live on a logarithmic scale and have far to go; a convolution's step would take them there too slowly.
-    groups = [{"params": others, "speed": 1.0}, {"params": gains, "speed": 5.0}]
+    # Gains and the factorized prior have far to go on logarithmic scales: a convolution's step is too slow for them.
+    fast = [p for name, p in model.named_parameters() if _is_fast(name)]
+    slow = [p for name, p in model.named_parameters() if not _is_fast(name) and not name.endswith("quantiles")]
+    groups = [{"params": slow, "speed": 1.0}, {"params": fast, "speed": 8.0}]
     optimizer = torch.optim.Adam([g for g in groups if g["params"]], betas=(0.9, 0.99), fused=True)
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
     progress = _Progress()
@@ -124,6 +124,10 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
         if done or progress.step % recipe.checkpoint_every == 0:
             _save(accelerator, checkpoint)
     accelerator.end_training()
+
+
+def _is_fast(name: str) -> bool:
+    return name.endswith("log_gain") or ("entropy_bottleneck" in name and not name.endswith("quantiles"))
 
 
 def _batches(recipe: Recipe, data: CropDataset, accelerator: Accelerator, progress: _Progress):

@@ -7,13 +7,14 @@ from typing import Any
 
 import lpips
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
-from compressai_gen.models import CGDM
+from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.train.data import CropDataset, sample_patches
 
-__all__ = ["OBJECTIVES", "CGDMObjective", "Distortion"]
+__all__ = ["OBJECTIVES", "CGDMObjective", "Distortion", "MRIDCObjective"]
 
 
 class Distortion(nn.Module):
@@ -31,12 +32,18 @@ class Distortion(nn.Module):
         logs = {"psnr": (-10 * mse.detach().clamp_min(1e-10).log10()).mean(), "lpips": perceptual.detach().mean()}
         return self.weights[0] * mse + self.weights[1] * perceptual, logs
 
-    def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Nothing: the LPIPS network is public and frozen."""
-        return {}
+
+class _Objective(nn.Module):
+    """An objective whose checkpoints leave out the LPIPS network, which is public and frozen."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if not k.startswith("distortion.")}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(self.distortion.state_dict(prefix="distortion.") | state_dict, strict, assign)
 
 
-class CGDMObjective(nn.Module):
+class CGDMObjective(_Objective):
     """Rate plus distortion, with a Lagrangian weight per quality that is steered to that quality's target rate.
 
     The weight between rate and distortion decides more than the architecture in short runs, so it is not guessed: after
@@ -75,20 +82,17 @@ class CGDMObjective(nn.Module):
 
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch (N, 3, S, S) and what to log."""
-        n = x.shape[0]
-        # Every quality in turn, from a random start: batches are balanced and small ones still see all qualities.
-        quality = (torch.arange(n, device=x.device) + torch.randint(len(self.target), ())) % len(self.target)
+        quality = _every_quality(x, len(self.target))
         out = model(x, quality + 1)
-        bpp = sum(
-            -p.log2().flatten(1).sum(1) for k, p in out["likelihoods"].items() if k != "header"
-        ) / math.prod(x.shape[2:])
+        bpp = _bits(out["likelihoods"]) / math.prod(x.shape[2:])
+        true_bpp = _bits(out.get("rounded_likelihoods", out["likelihoods"])).detach() / math.prod(x.shape[2:])
         distortion, logs = self.distortion(out["x_hat"], x)
         weight = self.log_lambda.exp()[quality]
         # Divided by sqrt(lambda), neither the lowest nor the highest quality dominates the gradient.
         loss = ((bpp + weight * distortion) / weight.sqrt()).mean()
         if self.training:
-            self._steer(bpp.detach(), quality)
-        logs |= {"bpp": bpp.detach().mean()}
+            self._steer(true_bpp, quality)
+        logs |= {"bpp": true_bpp.mean(), "noisy_bpp": bpp.detach().mean()}
         logs |= {f"bpp{i + 1}": v for i, v in enumerate(self.log_bpp.exp())}
         logs |= {f"lambda{i + 1}": v for i, v in enumerate(self.log_lambda.exp())}
         return loss, logs
@@ -98,8 +102,67 @@ class CGDMObjective(nn.Module):
         for i, rate in zip(quality.tolist(), bpp.log().tolist(), strict=True):
             self.log_bpp[i].lerp_(torch.tensor(rate), 0.02)
         self.log_lambda += self.gain * (self.target - self.log_bpp).clamp(-0.5, 0.5)
-        self.log_lambda.clamp_(math.log(0.02), math.log(50))
+        self.log_lambda.clamp_(math.log(0.05), math.log(50))
 
 
-OBJECTIVES = {"cgdm": CGDMObjective}
+class MRIDCObjective(_Objective):
+    """Distortion at fixed token budgets, commitment to the codes, and the predictor's cross-entropy.
+
+    Args:
+        mse_weight, lpips_weight: of :class:`Distortion`.
+        commitment_weight: per squared distance of a block's vector to its code.
+        rate_weight: per bit of a token; no gradient of it reaches the transforms.
+    """
+
+    def __init__(self, mse_weight: float, lpips_weight: float, commitment_weight: float, rate_weight: float):
+        super().__init__()
+        self.distortion = Distortion(mse_weight, lpips_weight)
+        self.commitment_weight = commitment_weight
+        self.rate_weight = rate_weight
+
+    @staticmethod
+    @torch.no_grad()
+    def warm_start(model: MRIDC, data: CropDataset) -> None:
+        """Starts the linear paths as a KLT of training patches and the codebooks by residual k-means on it."""
+        quantizer = model.quantizer
+        levels, entries, channels = quantizer.codebooks.shape
+        patches = sample_patches(data, BLOCK, 40000)
+        basis, mean, std = klt(patches, channels)
+        init_linear_paths(model.g_a, model.g_s, basis, mean)
+        model.code_std.copy_(std)
+        residual = (patches - mean).flatten(1) @ basis.flatten(1).T
+        codebooks, counts = [], []
+        for _ in range(levels):
+            centroids, labels = kmeans2(residual.numpy(), entries, iter=12, minit="points", rng=0)
+            codebooks.append(torch.from_numpy(centroids).float())
+            counts.append(torch.bincount(torch.from_numpy(labels).long(), minlength=entries).float() / len(labels))
+            residual = residual - codebooks[-1][torch.from_numpy(labels).long()]
+        # As many vectors as a batch has, so that the moving averages start in balance.
+        quantizer.set_codebooks(torch.stack(codebooks), torch.stack(counts).clamp_min(1e-4) * 400)
+
+    def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the loss of a batch (N, 3, S, S) and what to log."""
+        out = model(x, _every_quality(x, 5) + 1)
+        distortion, logs = self.distortion(out["x_hat"], x)
+        bits = _bits(out["likelihoods"])
+        n_tokens = (out["likelihoods"]["tokens"] < 1).flatten(1).sum(1)
+        bits_per_token = bits.sum() / n_tokens.sum()
+        loss = (distortion + self.commitment_weight * out["commitment"]).mean() + self.rate_weight * bits_per_token
+        quantizer = getattr(model, "module", model).quantizer
+        logs |= {"bpp": bits.detach().mean() / math.prod(x.shape[2:]), "bits_per_token": bits_per_token.detach()}
+        logs |= {f"codebook_usage{i + 1}": v for i, v in enumerate(quantizer.usage())}
+        return loss, logs | {"commitment": out["commitment"].detach().mean()}
+
+
+def _every_quality(x: Tensor, n_qualities: int) -> Tensor:
+    """Every quality (N,) in turn from a random start: batches are balanced, and small ones see all in time."""
+    return (torch.arange(x.shape[0], device=x.device) + torch.randint(n_qualities, ())) % n_qualities
+
+
+def _bits(likelihoods: dict[str, Tensor]) -> Tensor:
+    """Bits of each image (N,), without the header's, which no training changes."""
+    return sum(-p.log2().flatten(1).sum(1) for name, p in likelihoods.items() if name != "header")
+
+
+OBJECTIVES = {"cgdm": CGDMObjective, "mridc": MRIDCObjective}
 """Objective of each registered model that can be trained."""

@@ -1,0 +1,131 @@
+import sys
+
+import pytest
+import torch
+
+from compressai_gen.codecs import (
+    CLASSICAL_CODECS,
+    LearnedCodec,
+    available_codecs,
+    check_qualities,
+    find_codec,
+    registry,
+)
+from compressai_gen.errors import BitstreamError, CodecError
+
+PLUGIN = """
+import torch
+from compressai_gen.codecs import Encoded
+from compressai_gen.errors import BitstreamError
+
+class Grey:
+    name = "anything"
+    qualities = (1, 2)
+    def encode(self, image, quality):
+        if quality == 2:
+            raise RuntimeError("out of paint")
+        return Encoded([b"g"], tuple(image.shape))
+    def decode(self, encoded, quality=None):
+        if encoded.strings != [b"g"]:
+            raise BitstreamError("not grey")
+        return torch.full(encoded.shape, 128, dtype=torch.uint8)
+
+class NoDecoder:
+    name, qualities = "x", (1,)
+    def encode(self, image, quality): ...
+
+def broken():
+    raise ZeroDivisionError("plugin bug")
+"""
+
+
+@pytest.fixture(autouse=True)
+def fake_zoo(monkeypatch):
+    models = {"cgdm": (1, 2, 3), "mridc": (1, 2)}
+    monkeypatch.setattr(registry, "our_models", lambda: models)
+
+
+@pytest.fixture
+def third_party(tmp_path, monkeypatch):
+    """A package with entry points, as pip would have installed it."""
+    (tmp_path / "paintbox.py").write_text(PLUGIN)
+    info = tmp_path / "paintbox-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: paintbox\nVersion: 1.2\n")
+    entries = {"grey": "Grey", "halved": "NoDecoder", "broken": "broken", "absent": "gone", "jpeg": "Grey"}
+    lines = [f"{name} = paintbox:{target}" for name, target in entries.items()]
+    lines.append("unimportable = no_such_module:Codec")
+    (info / "entry_points.txt").write_text("[compressai_gen.codecs]\n" + "\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("paintbox", None)
+
+
+def test_classical_and_ours_are_found():
+    assert find_codec("avif") is CLASSICAL_CODECS["avif"]
+    codec = find_codec("cgdm")
+    assert isinstance(codec, LearnedCodec)
+    assert (codec.name, codec.qualities) == ("cgdm", (1, 2, 3))
+
+
+@pytest.mark.parametrize(("name", "close"), [("cdgm", "cgdm"), ("AVIF", "avif"), ("mridc2", "mridc")])
+def test_unknown_codec_gets_a_hint_and_the_list(name, close):
+    with pytest.raises(CodecError, match=rf"Did you mean '{close}'.*cgdm, mridc, jpeg, webp, avif"):
+        find_codec(name)
+
+
+def test_unknown_codec_unlike_any_other():
+    with pytest.raises(CodecError, match=r"unknown codec 'zzzzzz'\. Available"):
+        find_codec("zzzzzz")
+
+
+def test_qualities_are_checked_and_ordered():
+    assert check_qualities(find_codec("cgdm"), [3, 1]) == (1, 3)
+    with pytest.raises(CodecError, match=r"cgdm has no quality 7, 9; it has 1, 2, 3"):
+        check_qualities(find_codec("cgdm"), [9, 1, 7])
+
+
+def test_third_party_codec_runs(third_party):
+    assert {"grey", "broken"} <= set(available_codecs())
+    codec = find_codec("grey")
+    image = torch.zeros(3, 4, 5, dtype=torch.uint8)
+    encoded = codec.encode(image, 1)
+    assert codec.name == "grey"  # the name the user typed
+    assert codec.qualities == (1, 2)
+    assert encoded.n_bytes == 1
+    assert (codec.decode(encoded, 1) == 128).all()
+
+
+def test_plugins_are_not_imported_before_they_are_used(third_party):
+    available_codecs()
+    find_codec("webp")
+    assert "paintbox" not in sys.modules
+
+
+def test_ours_wins_over_a_plugin_of_the_same_name(third_party):
+    assert find_codec("jpeg") is CLASSICAL_CODECS["jpeg"]
+    assert available_codecs().count("jpeg") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("halved", "lacks decode"),
+        ("broken", "ZeroDivisionError: plugin bug"),
+        ("absent", "AttributeError"),
+        ("unimportable", "no_such_module"),
+    ],
+)
+def test_broken_plugin_names_its_package(third_party, name, reason):
+    with pytest.raises(CodecError, match=f"'{name}' of package paintbox 1.2.*{reason}"):
+        find_codec(name)
+
+
+def test_plugin_failure_while_coding_names_its_package(third_party):
+    codec = find_codec("grey")
+    image = torch.zeros(3, 4, 5, dtype=torch.uint8)
+    with pytest.raises(CodecError, match=r"paintbox 1.2.*out of paint"):
+        codec.encode(image, 2)
+    encoded = codec.encode(image, 1)
+    with pytest.raises(BitstreamError, match="not grey"):  # our own errors pass unchanged
+        codec.decode(type(encoded)([b"x"], encoded.shape))

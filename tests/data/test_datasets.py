@@ -1,0 +1,145 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from compressai_gen.data import datasets, known_datasets, load_dataset
+from compressai_gen.errors import DatasetError
+
+DATA_ROOT = os.environ.get("COMPRESSAI_GEN_DATA", "unset")
+SIZES = {"one.png": (8, 6), "two.png": (5, 4)}
+
+
+@pytest.fixture(autouse=True)
+def no_user_folders(monkeypatch, tmp_path):
+    monkeypatch.delenv("COMPRESSAI_GEN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A dataset `tiny`, whose public source is a folder of this machine."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, size in SIZES.items():
+        Image.new("RGB", size, "teal").save(source / name)
+    files = [
+        {
+            "name": name,
+            "url": (source / name).as_uri(),
+            "sha256": hashlib.sha256((source / name).read_bytes()).hexdigest(),
+        }
+        for name in SIZES
+    ]
+    (tmp_path / "eval/datasets").mkdir(parents=True)
+    (tmp_path / "eval/datasets/tiny.json").write_text(json.dumps({"name": "tiny", "count": 2, "files": files}))
+    monkeypatch.setattr(datasets, "EVAL_DIR", tmp_path / "eval")
+    return source
+
+
+def test_downloads_once_to_the_cache(tiny, tmp_path):
+    dataset = load_dataset("tiny", progress=False)
+    assert dataset.image_names == ("one", "two")
+    assert [image.shape for _, image in dataset] == [(3, 6, 8), (3, 4, 5)]
+    for name in SIZES:
+        (tiny / name).unlink()
+    assert load_dataset("tiny", progress=False).paths == (
+        tmp_path / "cache/compressai-gen/tiny/one.png",
+        tmp_path / "cache/compressai-gen/tiny/two.png",
+    )
+
+
+def test_data_root_wins_over_the_cache(tiny, tmp_path, monkeypatch):
+    load_dataset("tiny", progress=False)
+    root = tmp_path / "root"
+    root.mkdir()
+    tiny.rename(root / "tiny")
+    assert load_dataset("tiny", data_root=root)[1].shape == (3, 4, 5)
+    assert load_dataset("tiny", data_root=root).paths[0] == root / "tiny/one.png"
+    monkeypatch.setenv("COMPRESSAI_GEN_DATA", str(root))
+    assert load_dataset("tiny").paths[0] == root / "tiny/one.png"
+
+
+def test_wrong_download_leaves_nothing(tiny, tmp_path):
+    (tiny / "one.png").write_bytes(b"something else")
+    with pytest.raises(DatasetError, match=r"one\.png"):
+        load_dataset("tiny", progress=False)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_wrong_file_in_the_data_root_is_refused(tiny, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    for name in SIZES:
+        (tmp_path / "tiny" / name).write_bytes(b"something else")
+    with pytest.raises(DatasetError, match="SHA-256"):
+        load_dataset("tiny", data_root=tmp_path)
+
+
+def test_without_network_three_ways_out_are_named(tiny, tmp_path):
+    (tiny / "one.png").unlink()
+    with pytest.raises(DatasetError, match=r"--data-root.*network.*folder of your own"):
+        load_dataset("tiny", progress=False)
+
+
+def test_limit_takes_the_first_and_is_not_whole(tiny):
+    dataset = load_dataset("tiny", limit=1, progress=False)
+    assert dataset.image_names == ("one",)
+    assert not dataset.is_whole
+    assert load_dataset("tiny", progress=False).is_whole
+
+
+def test_folder_names_are_unique(tmp_path):
+    folder = tmp_path / "mine"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("x.png", "x.bmp", "sub/y.png"):
+        Image.new("RGB", (2, 2)).save(folder / name)
+    dataset = load_dataset(folder)
+    assert dataset.name == "mine"
+    assert dataset.image_names == ("sub/y", "x.bmp", "x.png")
+    assert dataset.definition == {}
+    assert load_dataset("mine", data_root=tmp_path).paths == dataset.paths
+
+
+@pytest.mark.parametrize("name", ["kodka", "/no/such/folder"])
+def test_unknown_name_lists_the_known(name):
+    with pytest.raises(DatasetError, match=r"kodak.*samples"):
+        load_dataset(name)
+
+
+def test_empty_folder_missing_root_and_silly_limit(tmp_path):
+    with pytest.raises(DatasetError, match="no images"):
+        load_dataset(tmp_path)
+    with pytest.raises(DatasetError, match="not a folder"):
+        load_dataset("samples", data_root=tmp_path / "gone")
+    with pytest.raises(DatasetError, match="limit"):
+        load_dataset("samples", limit=0)
+
+
+def test_definitions_are_complete():
+    assert {"kodak", "samples"} <= set(known_datasets())
+    for name in known_datasets():
+        definition = json.loads((datasets.EVAL_DIR / "datasets" / f"{name}.json").read_text())
+        assert definition["name"] == name
+        assert definition["count"] == len(definition["files"]) == sum(definition["sizes"].values())
+        assert definition["licence"]
+        assert all(len(file["sha256"]) == 64 for file in definition["files"])
+
+
+def test_samples_need_no_download():
+    dataset = load_dataset("samples")
+    assert dataset.image_names == ("astronaut", "chelsea", "coffee", "rocket")
+    sizes = {f"{image.shape[2]}x{image.shape[1]}" for _, image in dataset}
+    assert sizes == set(dataset.definition["sizes"])
+
+
+@pytest.mark.skipif(not (Path(DATA_ROOT) / "kodak").is_dir(), reason="COMPRESSAI_GEN_DATA has no folder kodak")
+def test_kodak():
+    dataset = load_dataset("kodak", data_root=DATA_ROOT)
+    assert len(dataset) == 24
+    assert dataset.image_names[22] == "kodim23"
+    assert dataset[0].shape == (3, 512, 768)
+    assert dataset[0].dtype == torch.uint8
