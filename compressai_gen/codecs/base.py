@@ -39,6 +39,9 @@ class Codec(Protocol):
     Attributes:
         name: as it stands in tables.
         qualities: what ``encode`` accepts, in the order of increasing rate.
+
+    A codec may have an attribute ``version: str`` that changes whenever its results might: its measured figures are
+    then kept between runs.
     """
 
     name: str

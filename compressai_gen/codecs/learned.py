@@ -21,6 +21,7 @@ class LearnedCodec:
         qualities: in the order of increasing rate.
         load: returns the model of a quality, with updated entropy coder; called once per quality.
         device: where the models run.
+        version: changes with weights and code; see :class:`~compressai_gen.codecs.base.Codec`.
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class LearnedCodec:
         qualities: tuple[int, ...],
         load: Callable[[int], nn.Module],
         device: str | torch.device = "cpu",
+        version: str | None = None,
     ) -> None:
         self.name = name
+        self.version = version
         self.qualities = tuple(qualities)
         self._load = load
         self._device = torch.device(device)

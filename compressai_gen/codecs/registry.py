@@ -53,7 +53,8 @@ def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
 def _zoo_codec(name: str, qualities: tuple[int, ...], device: str | torch.device) -> LearnedCodec:
     from compressai_gen import zoo
 
-    return LearnedCodec(name, qualities, lambda quality: zoo.MODELS[name](quality, pretrained=True), device)
+    load = zoo.MODELS[name]
+    return LearnedCodec(name, qualities, lambda q: load(q, pretrained=True), device, zoo.fingerprint(name))
 
 
 def check_qualities(codec: Codec, qualities: Sequence[int]) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ _EXP = torch.tensor([round(math.exp(-k / LOGIT_STEPS) * 2**_WEIGHT_BITS) for k i
 
 
 def frequencies(logits: Tensor, snap: Snap) -> Tensor:
-    """Turns float64 logits (P, K) into integer frequencies (P, K) that sum to 2^16, each at least 1; K is below 2^14."""
+    """Turns float64 logits (P, K) into integer frequencies (P, K), at least 1 each, that sum to 2^16; K below 2^14."""
     n, entries = logits.shape
     grid = snap(logits * LOGIT_STEPS).cpu()
     weights = _EXP[(grid.amax(1, keepdim=True) - grid).clamp_max(_LOWEST)]

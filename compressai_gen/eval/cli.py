@@ -19,6 +19,7 @@ from compressai_gen.eval import tables
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
+from compressai_gen.eval.store import RowStore
 from compressai_gen.metrics import DEFAULT_METRICS, METRICS, ReferenceMetrics
 
 __all__ = ["main"]
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
     add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
+    add("--fresh", action="store_true", help="measure everything again, whatever an earlier run left in the output")
     add("--reconstructions", action="store_true", help="keep the decoded images")
     return parser
 
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; no tables were written", file=sys.stderr)
+        print("interrupted; no tables were written, and the same command goes on from here", file=sys.stderr)
         return 130
     return 0
 
@@ -66,7 +68,12 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
     jobs = _jobs(args, device)
     metrics = _metrics(args.metrics, device)
     output = args.output or Path("results") / dataset.name
-    measured = measure(jobs, dataset, metrics, output / "reconstructions" if args.reconstructions else None)
+    rows = output / ".rows.jsonl"
+    if args.fresh:
+        rows.unlink(missing_ok=True)
+    store = RowStore(rows, metrics.names, str(device))
+    reconstructions = output / "reconstructions" if args.reconstructions else None
+    measured = measure(jobs, dataset, metrics, reconstructions, store=store)
     images = tables.per_image(measured)
     summary = _add_published(tables.summarize(images), dataset)
     deltas = tables.bd_rates(summary, images, args.baselines)

@@ -16,6 +16,7 @@ from compressai_gen.codecs import Codec, Encoded
 from compressai_gen.data import ImageDataset, write_image
 from compressai_gen.errors import CodecError
 from compressai_gen.eval.files import file_name, replacing
+from compressai_gen.eval.store import RowStore
 from compressai_gen.metrics import ReferenceMetrics
 
 __all__ = ["Job", "measure"]
@@ -41,6 +42,7 @@ def measure(
     metrics: ReferenceMetrics,
     reconstructions: str | Path | None = None,
     progress: bool = True,
+    store: RowStore | None = None,
 ) -> pd.DataFrame:
     """Encode to bytes, decode from them, and measure the 8-bit result.
 
@@ -53,6 +55,7 @@ def measure(
         metrics: what to measure.
         reconstructions: folder for the decoded pictures, ``<codec>-q<quality>/<image>.png``.
         progress: show a progress bar.
+        store: rows of earlier runs, which are not measured again, and where new ones go.
 
     Returns:
         One row per codec, quality and image, in this order: ``codec, quality, image, bpp``, a column per metric,
@@ -64,18 +67,29 @@ def measure(
     rows = []
     steps = [(codec, quality) for codec, qualities in jobs for quality in qualities]
     with tqdm(total=len(steps) * len(dataset), unit="image", disable=not progress) as bar:
-        for position, (name, image) in enumerate(dataset):
-            metrics.set_original(image)
+        warm: set[tuple[str, int]] = set()
+        for name, image in dataset:
+            original_is_set = False
             for codec, quality in steps:
                 bar.set_postfix_str(f"{name} {codec.name}-q{quality}")
-                if position == 0:
-                    _code(codec, quality, image)
-                coded = _code(codec, quality, image)
-                rows.append(_row(codec, quality, name, image, coded, metrics))
-                if reconstructions is not None:
-                    folder = Path(reconstructions) / file_name(f"{codec.name}-q{quality}")
-                    with replacing(folder / f"{name}.png") as path:
-                        write_image(coded.decoded, path)
+                key = store.key(codec, quality, image) if store else None
+                row = store.get(key) if store and reconstructions is None else None
+                if row is None:
+                    if not original_is_set:
+                        metrics.set_original(image)
+                        original_is_set = True
+                    if (codec.name, quality) not in warm:
+                        _code(codec, quality, image)
+                        warm.add((codec.name, quality))
+                    coded = _code(codec, quality, image)
+                    row = _figures(image, coded, metrics)
+                    if store:
+                        store.add(key, row)
+                    if reconstructions is not None:
+                        folder = Path(reconstructions) / file_name(f"{codec.name}-q{quality}")
+                        with replacing(folder / f"{name}.png") as path:
+                            write_image(coded.decoded, path)
+                rows.append({"codec": codec.name, "quality": quality, "image": name, **row})
                 bar.update()
     order = {(codec.name, quality): index for index, (codec, quality) in enumerate(steps)}
     rows.sort(key=lambda row: order[row["codec"], row["quality"]])  # stable: images stay in the order of the dataset
@@ -98,12 +112,9 @@ def _code(codec: Codec, quality: int, image: Tensor) -> _Coded:
     return _Coded(encoded, decoded, encoded_at - start, decoded_at - encoded_at)
 
 
-def _row(codec: Codec, quality: int, name: str, image: Tensor, coded: _Coded, metrics: ReferenceMetrics) -> dict:
+def _figures(image: Tensor, coded: _Coded, metrics: ReferenceMetrics) -> dict[str, float]:
     height, width = image.shape[1:]
     return {
-        "codec": codec.name,
-        "quality": quality,
-        "image": name,
         "bpp": 8 * coded.encoded.n_bytes / (height * width),
         **metrics.measure(coded.decoded),
         "encode_s": coded.encode_s,

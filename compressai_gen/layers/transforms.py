@@ -12,7 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BLOCK", "AnalysisTransform", "QualityModulation", "ResidualBlock", "SynthesisTransform", "init_linear_paths", "klt"]
+__all__ = [
+    "BLOCK",
+    "AnalysisTransform",
+    "QualityModulation",
+    "ResidualBlock",
+    "SynthesisTransform",
+    "init_linear_paths",
+    "klt",
+]
 
 BLOCK = 16
 """Downsampling factor of the latent: one latent position stands for a block of 16x16 pixels."""
@@ -147,8 +155,8 @@ def klt(patches: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
         components: how many eigenvectors to keep, by falling variance.
 
     Returns:
-        basis (components, 3, 16, 16) with orthonormal rows, mean colour-wise patch (3, 16, 16) made constant per colour,
-        and the standard deviation of each component (components,).
+        basis (components, 3, 16, 16) with orthonormal rows, mean colour as a patch (3, 16, 16), and the standard
+        deviation of each component (components,).
     """
     mean = patches.mean(dim=(0, 2, 3))
     flat = (patches - mean[:, None, None]).flatten(1).double()
@@ -160,7 +168,7 @@ def klt(patches: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def init_linear_paths(g_a: AnalysisTransform, g_s: SynthesisTransform, basis: Tensor, mean: Tensor) -> None:
-    """Sets the linear paths of ``g_a`` and ``g_s`` to a block transform and its inverse, as :func:`klt` returns them."""
+    """Sets the linear paths of ``g_a`` and ``g_s`` to the block transform of :func:`klt` and its inverse."""
     g_a.linear.weight.copy_(basis)
     g_a.linear.bias.copy_(-(basis * mean).sum(dim=(1, 2, 3)))
     g_s.linear.weight.copy_(basis)

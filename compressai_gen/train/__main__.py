@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     parser = argparse.ArgumentParser("python -m compressai_gen.train", description="Train a codec from a recipe.")
     parser.add_argument("recipe", help="a recipe's name in zoo/recipes, or a TOML file")
-    parser.add_argument("--data-root", type=Path, help="folder with the recipe's folders (default: COMPRESSAI_GEN_DATA)")
+    parser.add_argument("--data-root", type=Path, help="folder of the recipe's folders (default: COMPRESSAI_GEN_DATA)")
     parser.add_argument("--output", type=Path, help="folder of checkpoints and weights (default: runs/<recipe>)")
     parser.add_argument("--init", type=Path, help="weights (safetensors) to start from instead of the warm start")
     args = parser.parse_args(argv)

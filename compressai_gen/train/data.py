@@ -51,7 +51,7 @@ class CropDataset(Dataset):
         top, left = (int(torch.randint(n - size + 1, ())) for n in image.shape[1:])
         crop = image[:, top : top + size, left : left + size].float() / 255
         if size != self.crop:
-            crop = F.interpolate(crop[None], size=(self.crop, self.crop), mode="bicubic", antialias=True)[0].clamp_(0, 1)
+            crop = F.interpolate(crop[None], size=(self.crop,) * 2, mode="bicubic", antialias=True)[0].clamp_(0, 1)
         return crop.flip(2) if torch.rand(()) < 0.5 else crop
 
 

@@ -48,7 +48,7 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
     Args:
         recipe: see :func:`compressai_gen.train.recipe.load_recipe`.
         data_root: folder in which the recipe's training and validation folders lie.
-        output: gets ``checkpoint/`` (resumable), ``log.jsonl``, ``model.safetensors`` (EMA weights) and ``record.json``.
+        output: gets ``checkpoint/`` (resumable), ``log.jsonl``, ``model.safetensors`` (EMA weights), ``record.json``.
         init: a checkpoint's ``model.safetensors`` to start from instead of the warm start.
     """
     accelerator = Accelerator(mixed_precision="bf16")
@@ -113,12 +113,21 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
         bar.update()
         bar.set_postfix({k: f"{float(mean[k]):.3f}" for k in ("bpp", "psnr", "lpips") if k in mean}, refresh=False)
         if progress.step % 100 == 0 and main:
-            _append(output / "log.jsonl", {"step": progress.step, "seconds": round(progress.seconds, 1)} | _floats(mean))
+            figures = {k: round(float(v), 5) for k, v in mean.items()}
+            _append(output / "log.jsonl", {"step": progress.step, "seconds": round(progress.seconds, 1)} | figures)
         done = progress.step == recipe.steps
         if done or progress.step % recipe.validate_every == 0:
             accelerator.wait_for_everyone()
             if main:
-                _validate_and_export(recipe, model, ema, parameters, progress, data_root, output, len(data.images))
+                run = {
+                    "step": progress.step,
+                    "seconds": progress.seconds,
+                    "hardware": f"on {accelerator.num_processes} x {accelerator.device.type}, "
+                    f"{torch.get_num_threads()} threads each",
+                    "images": len(data.images),
+                    "data": recipe.data["description"],
+                }
+                _validate_and_export(recipe, model, ema, parameters, run, data_root, output)
             accelerator.wait_for_everyone()
         # After the export: a finished checkpoint means that everything was written.
         if done or progress.step % recipe.checkpoint_every == 0:
@@ -175,19 +184,18 @@ def _validate_and_export(
     model: nn.Module,
     ema: EMAModel,
     parameters: list[nn.Parameter],
-    progress: _Progress,
+    run: dict[str, Any],
     data_root: Path,
     output: Path,
-    n_images: int,
 ) -> None:
     ema.store(parameters)
     ema.copy_to(parameters)
     try:
         rows = validate(model.eval(), data_root / recipe.data["valid"], recipe.data["valid_images"])
-        export(model, recipe, output, rows, {"step": progress.step, "seconds": progress.seconds, "images": n_images})
-        _append(output / "validation.jsonl", {"step": progress.step, "rows": rows})
+        export(model, recipe, output, rows, run)
+        _append(output / "validation.jsonl", {"step": run["step"], "rows": rows})
         for row in rows:
-            tqdm.write(f"step {progress.step} " + " ".join(f"{k} {v}" for k, v in row.items()))
+            tqdm.write(f"step {run['step']} " + " ".join(f"{k} {v}" for k, v in row.items()))
     finally:
         ema.restore(parameters)
         model.train()
@@ -228,18 +236,14 @@ def validate(model: nn.Module, folder: Path, per_class: int) -> list[dict[str, f
                 bits = sum(-p.double().log2().sum() for p in out["likelihoods"].values())
                 x_hat = (out["x_hat"].clamp(0, 1) * 255).round() / 255
                 psnr = -10 * (x_hat - x).square().mean().log10()
-                sums += torch.tensor(
-                    (bits / math.prod(x.shape[2:]), psnr, metric(x_hat, x, normalize=True).item())
-                )
+                sums += torch.tensor((bits / math.prod(x.shape[2:]), psnr, metric(x_hat, x, normalize=True).item()))
             if chosen:
                 bpp, psnr, perceptual = (sums / len(chosen)).tolist()
-                rows.append({"quality": quality, "size": name, "n_images": len(chosen), "bpp": round(bpp, 5)}
-                            | {"psnr": round(psnr, 3), "lpips": round(perceptual, 4)})
+                rows.append(
+                    {"quality": quality, "size": name, "n_images": len(chosen), "bpp": round(bpp, 5)}
+                    | {"psnr": round(psnr, 3), "lpips": round(perceptual, 4)}
+                )
     return rows
-
-
-def _floats(values: dict[str, Tensor]) -> dict[str, float]:
-    return {k: round(float(v), 5) for k, v in values.items()}
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ class CGDMObjective(_Objective):
         initial_lambda: list[float],
         mse_weight: float,
         lpips_weight: float,
-        gain: float = 0.01,
+        gain: float = 0.004,
     ):
         super().__init__()
         self.distortion = Distortion(mse_weight, lpips_weight)

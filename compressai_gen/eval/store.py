@@ -1,0 +1,73 @@
+"""Rows that are already measured, so that a run that was stopped goes on and a second run computes nothing again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressai_gen.codecs import Codec
+from compressai_gen.errors import CompressaiGenError
+
+__all__ = ["PROTOCOL_VERSION", "RowStore"]
+
+PROTOCOL_VERSION = 1
+"""Of ``eval/protocol.md``; a row measured under another one is measured again."""
+
+
+class RowStore:
+    """Rows kept in one file, a JSON object a line, under everything that decides their figures.
+
+    A key covers protocol, codec and its version, quality, picture, metrics, device and threads: a changed weight file,
+    library or picture is noticed. Codecs that state no version are always measured.
+
+    Args:
+        path: the file; made when the first row comes.
+        metrics: names of what is measured.
+        device: where models and metrics run.
+    """
+
+    def __init__(self, path: Path, metrics: list[str], device: str) -> None:
+        self.path = path
+        self._setting = [PROTOCOL_VERSION, sorted(metrics), device, torch.get_num_threads()]
+        self._rows: dict[str, dict[str, Any]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        except OSError as error:
+            raise CompressaiGenError(f"cannot read {path}: {error}") from error
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._rows[entry["key"]] = entry["row"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue  # the line that a kill cut short
+
+    def key(self, codec: Codec, quality: int, image: Tensor) -> str | None:
+        """Return the key of a row, or None where the codec does not say what version it is."""
+        version = getattr(codec, "version", None)
+        if version is None:
+            return None
+        pixels = hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
+        parts = [*self._setting, codec.name, version, quality, pixels, list(image.shape)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def get(self, key: str | None) -> dict[str, Any] | None:
+        """Return the row of a key, or None."""
+        return self._rows.get(key)
+
+    def add(self, key: str | None, row: dict[str, Any]) -> None:
+        """Keep a row, on disk at once."""
+        if key is None:
+            return
+        self._rows[key] = row
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                # A line of its own even behind one that a kill cut short.
+                file.write("\n" * (file.tell() > 0) + json.dumps({"key": key, "row": row}))
+        except OSError as error:
+            raise CompressaiGenError(f"cannot write {self.path}: {error}") from error

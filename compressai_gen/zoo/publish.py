@@ -1,0 +1,119 @@
+"""Puts a finished training run into the zoo: ``python -m compressai_gen.zoo.publish runs/cgdm-base``.
+
+Copies the weights, updates the manifest and writes the card. ``--results FOLDER`` adds measured figures to the card;
+without a training run, it only rewrites the cards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from compressai_gen.errors import CompressaiGenError, ZooError
+from compressai_gen.resources import ZOO_DIR
+from compressai_gen.zoo import ARCHITECTURES
+from compressai_gen.zoo.manifest import read_manifest
+
+LICENSE = "BSD-3-Clause"
+
+
+def publish(run: Path) -> str:
+    """Copies a run's weights and record into the zoo and lists them in the manifest; returns the model's name."""
+    try:
+        record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+        weights = (run / "model.safetensors").read_bytes()
+    except OSError as error:
+        raise ZooError(f"{run} is not a finished training run: {error}") from error
+    name = record["recipe"]["model"]
+    _write(ZOO_DIR / f"{name}.safetensors", weights)
+    _write(ZOO_DIR / f"{name}.json", json.dumps(record, indent=1).encode() + b"\n")
+    manifest = read_manifest() if (ZOO_DIR / "manifest.json").exists() else {}
+    manifest[name] = {
+        "file": f"{name}.safetensors",
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "card": f"{name}.md",
+        "record": f"{name}.json",
+        "config": record["recipe"]["config"],
+        "recipe": record["recipe"]["name"],
+        "license": LICENSE,
+    }
+    _write(ZOO_DIR / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
+    return name
+
+
+def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
+    """Returns the model card of a manifest entry in Markdown."""
+    record = json.loads((ZOO_DIR / entry["record"]).read_text(encoding="utf-8"))
+    recipe, run = record["recipe"], record["run"]
+    what = ARCHITECTURES[name].__doc__.strip().splitlines()[0]
+    parts = [
+        f"# {name}",
+        f"{what} {record['parameters'] / 1e6:.1f} million parameters, float16 on disk.",
+        f"- weights: `{entry['file']}`, SHA-256 `{entry['sha256']}`\n- licence of the weights: {entry['license']}\n"
+        f"- load: `compressai_gen.zoo.{name}(quality=3)`, qualities 1 to {ARCHITECTURES[name].n_qualities}",
+        "## Training",
+        f"Recipe `recipes/{recipe['name']}.toml`, {run['step']} steps in {run['seconds'] / 3600:.1f} hours "
+        f"{run['hardware']}; seed {recipe['seed']}; torch {record['software']['torch']}. "
+        f"Data: {run['images']} photographs ({run['data']}), none of them in a benchmark. The weights are an "
+        "exponential moving average; the run's settings and figures stand in "
+        f"`{entry['record']}`.",
+        *([run["note"]] if run.get("note") else []),
+        "## Validation",
+        "Estimated rates on held-out photographs, none of which was trained on, by size (`small`: 481x321; `large`: "
+        "cropped to at most 768x512).",
+        _markdown(pd.DataFrame(record["validation"])),
+    ]
+    if results is not None:
+        summary = pd.read_csv(results / "summary.csv")
+        rows = summary[(summary["codec"] == name) & (summary["source"] == "measured")].drop(columns=["codec", "source"])
+        parts += [
+            "## Results",
+            f"Real bytes on `{results.name}`, measured as `eval/protocol.md` says; all tables and "
+            f"plots are in `results/{results.name}`.",
+            _markdown(rows.round(4)),
+        ]
+    parts += [
+        "## Limits",
+        "Trained on few photographs for a short time on a CPU: text, faces and fine regular texture suffer first. At "
+        "its lowest qualities the decoder invents texture; do not use decoded pictures as evidence.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit status."""
+    parser = argparse.ArgumentParser("python -m compressai_gen.zoo.publish", description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, nargs="*", help="folder of a finished training run")
+    parser.add_argument("--results", type=Path, help="an evaluation's folder, such as results/kodak")
+    args = parser.parse_args(argv)
+    try:
+        for run in args.run:
+            publish(run)
+        for name, entry in read_manifest().items():
+            _write(ZOO_DIR / entry["card"], card(name, entry, args.results).encode())
+    except CompressaiGenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Both codecs with seeded random weights: quick to have, and with probabilities that depend on the picture."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from compressai_gen.data import load_dataset
+from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
+from compressai_gen.models import CGDM, MRIDC
+
+CODECS = ("cgdm", "mridc")
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """Returns crops (1, 3, height, width) in [0, 1] of a photograph that scikit-image carries."""
+    image = next(iter(load_dataset("samples", limit=1)))[1].float()[None] / 255
+
+    def crop(height, width, top=40, left=150):
+        return image[:, :, top : top + height, left : left + width].contiguous()
+
+    return crop
+
+
+@pytest.fixture(scope="session")
+def random_models(photograph):
+    """Never change these models: copy them first."""
+    patches = F.unfold(photograph(480, 336), BLOCK, stride=BLOCK)[0].T.reshape(-1, 3, BLOCK, BLOCK)
+    return {"cgdm": _random_cgdm(patches), "mridc": _random_mridc(patches)}
+
+
+@pytest.fixture(params=CODECS)
+def random_model(request, random_models):
+    """Each codec in turn; never change it: copy it first."""
+    return random_models[request.param]
+
+
+@pytest.fixture(scope="session")
+def kodak():
+    """Returns the first images of Kodak (1, 3, H, W) in [0, 1]."""
+    folder = Path(os.environ.get("COMPRESSAI_GEN_DATA", "unset")) / "kodak"
+    if not folder.is_dir():
+        pytest.skip("COMPRESSAI_GEN_DATA has no kodak")
+    return [image[None].float() / 255 for _, image in load_dataset("kodak", folder.parent, limit=2)]
+
+
+def _random_cgdm(patches):
+    torch.manual_seed(0)
+    model = CGDM()
+    basis, mean, std = klt(patches, sum(model.latent_codec.groups))
+    init_linear_paths(model.g_a, model.g_s, basis, mean)
+    model.latent_codec.init_statistics(std, (1.6, 1.15, 0.8, 0.55, 0.38))
+    _fill_zero_weights(model, 0.02)
+    model.eval().update()
+    return model
+
+
+def _random_mridc(patches):
+    torch.manual_seed(0)
+    model = MRIDC()
+    quantizer = model.quantizer
+    basis, mean, std = klt(patches, quantizer.codebooks.shape[2])
+    init_linear_paths(model.g_a, model.g_s, basis, mean)
+    model.code_std.copy_(std)
+    codebooks = torch.randn(quantizer.codebooks.shape) * std * torch.tensor([1.0, 0.5])[:, None, None]
+    quantizer.set_codebooks(codebooks, torch.ones(codebooks.shape[:2]))
+    _fill_zero_weights(model, 0.02)
+    for head in model.predictor.heads:
+        torch.nn.init.normal_(head.weight, std=0.2)
+    model.eval().update()
+    return model
+
+
+@torch.no_grad()
+def _fill_zero_weights(model, std):
+    """Gives every weight that starts at zero a value, so that no part of the network is silent."""
+    for parameter in model.parameters():
+        if parameter.dim() >= 2 and not parameter.any():
+            parameter.normal_(std=std)
