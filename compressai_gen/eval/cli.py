@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
     rows = output / ".rows.jsonl"
     if args.fresh:
         rows.unlink(missing_ok=True)
-    store = RowStore(rows, metrics.names, str(device))
+    store = RowStore(rows, list(metrics.metrics), str(device))
     reconstructions = output / "reconstructions" if args.reconstructions else None
     measured = measure(jobs, dataset, metrics, reconstructions, store=store)
     images = tables.per_image(measured)

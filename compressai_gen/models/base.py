@@ -67,7 +67,7 @@ class GenerativeCodec(CompressionModel):
         """Pads images (N, 3, H, W) of any size at the bottom and right to the multiple that the transforms need."""
         if x.dim() != 4 or x.shape[1] != 3 or min(x.shape) < 1 or not x.is_floating_point():
             raise ImageError(
-                f"{self.name} takes RGB images in [0, 1] as floats of shape (N, 3, H, W), not {x.dtype} {tuple(x.shape)}"
+                f"{self.name} takes RGB images in [0, 1] as floats (N, 3, H, W), not {x.dtype} {tuple(x.shape)}"
             )
         padding = _missing(x.shape[3], self.multiple), _missing(x.shape[2], self.multiple)
         return F.pad(x, (0, padding[0], 0, padding[1]), mode="replicate")

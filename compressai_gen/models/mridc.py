@@ -137,7 +137,7 @@ class MRIDC(GenerativeCodec):
             if not here.any():
                 continue
             known = torch.where(visible, tokens, -1)
-            logits = self.predictor(self._context(known), (known >= 0).sum(1), level).float()
+            logits = self.predictor(self._context(known).float(), (known >= 0).sum(1), level).float()
             target = tokens[:, level].clamp_min(0)
             p = logits.log_softmax(1).gather(1, target[:, None])[:, 0].exp()
             likelihoods[:, level] = torch.where(here, p, likelihoods[:, level])

@@ -64,6 +64,7 @@ def test_each_position_is_predicted_from_earlier_ones_only(codec, y):
 
 def test_training_reaches_every_parameter(codec, y):
     trained = copy.deepcopy(codec).train()
+    torch.nn.init.normal_(trained.h_a.conv3.weight)  # untrained, z is zero
     out = trained(torch.stack((y, y.flip(2), y.flip(1))), torch.tensor([0, 1, 2]))
     (sum(-p.log2().sum() for p in out["likelihoods"].values()) + out["y_hat"].square().sum()).backward()
     silent = [name for name, p in trained.named_parameters() if p.grad is None or not p.grad.any()]

@@ -1,0 +1,123 @@
+"""Bad input is told in one sentence that says what to do, and never decoded to a wrong picture."""
+
+import copy
+
+import pytest
+import torch
+
+from compressai_gen.entropy.container import Stream, pack
+from compressai_gen.errors import BitstreamError, CodecError, ImageError
+from compressai_gen.models import CGDM
+
+SIZE = (48, 80)
+
+
+@pytest.fixture
+def stream(random_model, photograph):
+    return random_model.compress(photograph(*SIZE))["strings"][0][0]
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 10, -1])
+def test_truncated_stream_raises_bitstream_error(random_model, stream, length):
+    with pytest.raises(BitstreamError, match=r"truncated|shorter"):
+        random_model.decompress([[stream[:length]]], SIZE)
+
+
+@pytest.mark.parametrize("position", [0, 1, 2, 3, 4, 20, -1])
+def test_one_flipped_bit_raises_bitstream_error(random_model, stream, position):
+    damaged = bytearray(stream)
+    damaged[position] ^= 0x10
+    with pytest.raises(BitstreamError, match=random_model.name):
+        random_model.decompress([[bytes(damaged)]], SIZE)
+
+
+def test_one_damaged_stream_spoils_its_batch(random_model, stream):
+    with pytest.raises(BitstreamError):
+        random_model.decompress([[stream, stream[:-1]]], SIZE)
+
+
+def test_stream_of_the_other_codec_is_named(random_models, photograph):
+    strings = {name: model.compress(photograph(*SIZE))["strings"] for name, model in random_models.items()}
+    with pytest.raises(BitstreamError, match="made by 'mridc': decode it with that model"):
+        random_models["cgdm"].decompress(strings["mridc"], SIZE)
+    with pytest.raises(BitstreamError, match="made by 'cgdm': decode it with that model"):
+        random_models["mridc"].decompress(strings["cgdm"], SIZE)
+
+
+@pytest.mark.parametrize("shape", [(80, 48), (64, 80), (48, 81), (0, 0), (3, 5)])
+def test_wrong_shape_raises_bitstream_error(random_model, stream, shape):
+    with pytest.raises(BitstreamError, match=r"the shape that compress\(\) returned"):
+        random_model.decompress([[stream]], shape)
+
+
+@pytest.mark.parametrize("shape", [(-48, 80), (48,), (48, 80, 3), (2**40, 1)])
+def test_impossible_shape_raises_bitstream_error(random_model, stream, shape):
+    with pytest.raises(BitstreamError, match=r"the shape that compress\(\) returned"):
+        random_model.decompress([[stream]], shape)
+
+
+@pytest.mark.parametrize("strings", [[], [[]], [[b"a"], [b"b"]]])
+def test_wrong_nesting_of_strings_is_told(random_model, strings):
+    with pytest.raises(BitstreamError, match="a string per image"):
+        random_model.decompress(strings, SIZE)
+
+
+def test_quality_of_a_later_format_is_refused(random_model):
+    data = pack(random_model.name, Stream(quality=9, phase=0, payload=b"abcd"), SIZE)
+    with pytest.raises(BitstreamError, match="newer version"):
+        random_model.decompress([[data]], SIZE)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff" * 37, bytes(range(256)) * 3])
+def test_forged_payload_gives_some_picture(random_model, payload):
+    data = pack(random_model.name, Stream(quality=2, phase=0, payload=payload), SIZE)
+    x_hat = random_model.decompress([[data]], SIZE)["x_hat"]
+    assert x_hat.shape == (1, 3, *SIZE)
+    assert ((x_hat >= 0) & (x_hat <= 1)).all()
+
+
+@pytest.mark.parametrize("quality", [0, 6, -1])
+def test_unknown_quality_raises_codec_error(random_model, photograph, quality):
+    with pytest.raises(CodecError, match=f"qualities 1 to 5, not {quality}"):
+        random_model.compress(photograph(*SIZE), quality)
+    with pytest.raises(CodecError, match=f"qualities 1 to 5, not {quality}"):
+        random_model(photograph(*SIZE), quality)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(1, 3, 32, 32, dtype=torch.uint8),
+        torch.zeros(1, 1, 32, 32),
+        torch.zeros(1, 4, 32, 32),
+        torch.zeros(3, 32, 32),
+        torch.zeros(0, 3, 32, 32),
+        torch.zeros(1, 3, 0, 32),
+    ],
+    ids=["uint8", "grey", "transparent", "3-dimensional", "no image", "no pixels"],
+)
+@pytest.mark.parametrize("method", ["compress", "forward"])
+def test_other_than_rgb_floats_raise_image_error(random_model, x, method):
+    with pytest.raises(ImageError, match=r"takes RGB images.*\(N, 3, H, W\), not"):
+        getattr(random_model, method)(x)
+
+
+def test_model_without_tables_says_how_to_build_them(photograph):
+    model = CGDM([8, 8], hyper_channels=8, hyper_width=16, widths=[8] * 3, blocks=[1] * 3, decoder_blocks=[1] * 3)
+    for call in (lambda: model.compress(photograph(*SIZE)), lambda: model.decompress([[b"abcd"]], SIZE)):
+        with pytest.raises(CodecError, match=r"call its update\(\) once"):
+            call()
+
+
+def test_values_out_of_range_are_still_decodable(random_model, photograph):
+    out = random_model.compress(photograph(*SIZE) * 300 - 100)
+    x_hat = random_model.decompress(**out)["x_hat"]
+    assert ((x_hat >= 0) & (x_hat <= 1)).all()
+
+
+def test_failed_call_leaves_the_model_usable(random_model, photograph):
+    model = copy.deepcopy(random_model)
+    before = model.compress(photograph(*SIZE))["strings"]
+    with pytest.raises(CodecError):
+        model.compress(photograph(*SIZE), 7)
+    assert model.compress(photograph(*SIZE))["strings"] == before

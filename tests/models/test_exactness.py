@@ -1,0 +1,208 @@
+"""The same bytes give the same symbols, whatever the machine does; the pictures may differ in the last digits."""
+
+import copy
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+import compressai_gen
+from compressai_gen.entropy.container import unpack
+from compressai_gen.entropy.exact import Snap
+from compressai_gen.layers.masking import grid_levels
+from compressai_gen.models import CGDM, base
+from compressai_gen.models.mridc import TOKEN_BUDGETS
+
+QUALITIES = (2, 5)
+SIZE = (96, 160)
+
+DECODE_ELSEWHERE = """
+import hashlib, json, sys, torch
+from compressai_gen.entropy.container import unpack
+from compressai_gen.entropy.exact import Snap
+from compressai_gen.zoo import ARCHITECTURES
+
+for job in torch.load(sys.argv[1]):
+    model = ARCHITECTURES[job["codec"]].from_state_dict(job["state"]).eval()
+    stream = unpack(job["codec"], job["string"], job["shape"])
+    padded = [n + -n % model.multiple for n in job["shape"]]
+    with torch.no_grad():
+        decoded = model.decode_latent(stream.payload, padded, torch.tensor(stream.quality), Snap(stream.phase))
+    print(json.dumps([torch.get_num_threads(), hashlib.sha256(decoded.numpy().tobytes()).hexdigest()]))
+"""
+
+
+@contextmanager
+def _threads(n):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    yield
+    torch.set_num_threads(before)
+
+
+def _channels_last(model):
+    return copy.deepcopy(model).float().to(memory_format=torch.channels_last)
+
+
+def _same(model):
+    return model
+
+
+CONDITIONS = {
+    "one thread": (lambda: _threads(1), _same),
+    "three threads": (lambda: _threads(3), _same),
+    "bfloat16 autocast": (lambda: torch.autocast("cpu", dtype=torch.bfloat16), _same),
+    "without oneDNN": (lambda: torch.backends.mkldnn.flags(enabled=False), _same),
+    "channels last": (nullcontext, _channels_last),
+}
+
+
+def _compress(model, x, quality):
+    out = model.compress(x, quality)
+    return out["strings"][0], out["shape"]
+
+
+def _decoded(model, strings, shape):
+    """What the entropy decoder gives: all that decompress() hands to the synthesis."""
+    seen = []
+
+    def keep(decoded, quality):
+        seen.append(decoded)
+        return torch.zeros(len(decoded), 3, *shape)
+
+    with mock.patch.object(model, "synthesize", keep):
+        model.decompress([strings], shape)
+    return seen[0].cpu()
+
+
+@torch.no_grad()
+def _quantized(model, x, quality):
+    """What forward() takes to be sent: CGDM's ``y_hat``, MRIDC's tokens."""
+    q = torch.full((len(x),), quality - 1)
+    y = model.analyze(model.pad(x), q)
+    if isinstance(model, CGDM):
+        return model.latent_codec(y, q)["y_hat"]
+    levels = grid_levels(*y.shape[-2:], TOKEN_BUDGETS[quality - 1])
+    return model.quantizer(y, levels.expand(len(y), -1, -1))[1]
+
+
+def _digest(decoded):
+    return hashlib.sha256(decoded.numpy().tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def three(photograph):
+    return torch.cat([photograph(*SIZE, top, left) for top, left in ((40, 150), (200, 100), (340, 40))])
+
+
+@pytest.mark.parametrize("encode_condition", CONDITIONS)
+def test_symbols_survive_a_change_of_machine_settings(random_model, three, encode_condition):
+    context, convert = CONDITIONS[encode_condition]
+    x = three[:1]
+    for quality in QUALITIES:
+        with context():
+            encoder = convert(random_model)
+            strings, shape = _compress(encoder, x, quality)
+            sent = _quantized(encoder, x, quality)
+        for context_there, convert_there in CONDITIONS.values():
+            with context_there():
+                assert torch.equal(_decoded(convert_there(random_model), strings, shape), sent)
+
+
+def test_symbols_of_a_batch_are_those_of_its_images(random_model, three):
+    for quality in QUALITIES:
+        strings, shape = _compress(random_model, three, quality)
+        together = _decoded(random_model, strings, shape)
+        assert torch.equal(together, _quantized(random_model, three, quality))
+        for i, string in enumerate(strings):
+            assert torch.equal(_decoded(random_model, [string], shape)[0], together[i])
+
+
+def test_single_images_are_decoded_in_a_batch(random_model, three):
+    singles = [_compress(random_model, x[None], 3) for x in three]
+    together = _decoded(random_model, [strings[0] for strings, _ in singles], SIZE)
+    for i, (strings, shape) in enumerate(singles):
+        assert torch.equal(_decoded(random_model, strings, shape)[0], together[i])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("there", "here"), [("cuda", "cpu"), ("cpu", "cuda")])
+def test_symbols_survive_the_way_between_cpu_and_gpu(random_model, three, there, here):
+    encoder, decoder = (copy.deepcopy(random_model).to(device) for device in (there, here))
+    for quality in QUALITIES:
+        strings, shape = _compress(encoder, three.to(there), quality)
+        assert torch.equal(_decoded(decoder, strings, shape), _decoded(encoder, strings, shape))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OMP_NUM_THREADS": "3"},
+        # As on a processor without AVX.
+        {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+        | {"OMP_NUM_THREADS": "1"},
+    ],
+    ids=["more threads", "old processor"],
+)
+def test_symbols_are_the_same_in_another_process(random_models, three, tmp_path, environment):
+    jobs, expected = [], []
+    for codec, model in random_models.items():
+        strings, shape = _compress(model, three[:1], 4)
+        jobs.append({"codec": codec, "state": model.state_dict(), "string": strings[0], "shape": tuple(shape)})
+        expected.append([int(environment["OMP_NUM_THREADS"]), _digest(_decoded(model, strings, shape))])
+    torch.save(jobs, tmp_path / "jobs.pt")
+    root = Path(compressai_gen.__file__).parents[1]
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    output = subprocess.run(
+        [sys.executable, "-c", DECODE_ELSEWHERE, tmp_path / "jobs.pt"],
+        env=os.environ | environment | {"PYTHONPATH": path},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert [json.loads(line) for line in output.splitlines()] == expected
+
+
+@pytest.mark.parametrize("phase", [1, 8, 15])
+def test_stream_of_any_phase_is_decoded(random_model, three, phase, monkeypatch):
+    monkeypatch.setattr(base, "encode_at_safe_phase", lambda encode: (phase, encode(Snap(phase, check=True))))
+    x, quality = three[:1], 4
+    strings, shape = _compress(random_model, x, quality)
+    assert unpack(random_model.name, strings[0], shape).phase == phase
+    decoded = _decoded(random_model, strings, shape)
+    if isinstance(random_model, CGDM):  # means are rounded at other places, so y_hat moves; it stays within half a step
+        q = torch.tensor([quality - 1])
+        with torch.no_grad():
+            y = random_model.analyze(random_model.pad(x), q)
+            error = (decoded - y) * random_model.latent_codec.log_gain[q].exp()[..., None, None]
+        assert error.abs().max() < 0.5 + 1e-4
+    else:
+        assert torch.equal(decoded, _quantized(random_model, x, quality))
+
+
+def test_wrong_phase_decodes_to_something_else(random_model, three, monkeypatch):
+    strings, shape = _compress(random_model, three[:1], 4)
+    right = _decoded(random_model, strings, shape)
+    monkeypatch.setattr(base, "Snap", lambda phase: Snap(phase + 3))
+    assert not torch.equal(_decoded(random_model, strings, shape), right)
+
+
+def test_model_whose_outputs_lie_on_a_boundary_chooses_another_phase(photograph):
+    torch.manual_seed(0)
+    model = CGDM([8, 8], hyper_channels=8, hyper_width=16, widths=[8] * 3, blocks=[1] * 3, decoder_blocks=[1] * 3)
+    with torch.no_grad():
+        for parameters, channels in zip(model.latent_codec.parameters_of, (8, 8), strict=True):
+            parameters.fuse[-1].bias[:channels] = 1 / 64  # a mean half way between two steps of 1/32
+    model.eval().update()
+    strings, shape = _compress(model, photograph(64, 64), 3)
+    assert unpack("cgdm", strings[0], shape).phase == 1
+    with torch.no_grad():
+        y = model.analyze(photograph(64, 64), torch.tensor([2]))
+    assert (_decoded(model, strings, shape) - y).abs().max() < 0.5 + 1e-4

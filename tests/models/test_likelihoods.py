@@ -1,0 +1,63 @@
+"""The estimated rate is the real one, so that training and CompressAI's entropy estimation speak of real bytes."""
+
+import pytest
+import torch
+
+from compressai_gen import zoo
+
+
+def _bits(likelihoods):
+    return sum(-p.double().log2().sum().item() for p in likelihoods.values())
+
+
+@pytest.mark.parametrize("quality", [1, 3, 5])
+def test_likelihoods_are_the_length_of_the_stream(random_model, photograph, quality):
+    x = photograph(128, 192)
+    with torch.no_grad():
+        estimated = _bits(random_model(x, quality)["likelihoods"])
+    real = 8 * len(random_model.compress(x, quality)["strings"][0][0])
+    assert real == pytest.approx(estimated, rel=0.01, abs=64)
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_estimated_rate_of_kodak_is_within_2_percent(kodak, name):
+    model = zoo.MODELS[name](quality=1)
+    for quality in (1, 3, 5):
+        for x in kodak:
+            with torch.no_grad():
+                estimated = _bits(model(x, quality)["likelihoods"])
+            assert 8 * len(model.compress(x, quality)["strings"][0][0]) == pytest.approx(estimated, rel=0.02)
+
+
+@torch.no_grad()
+def test_images_of_a_batch_are_estimated_one_by_one(random_model, photograph):
+    x = torch.cat([photograph(64, 96), photograph(64, 96, left=30)])
+    together = random_model(x, torch.tensor([2, 4]))["likelihoods"]
+    for i, quality in enumerate((2, 4)):
+        alone = _bits(random_model(x[i : i + 1], quality)["likelihoods"])
+        assert _bits({key: p[i] for key, p in together.items()}) == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.parametrize("quality", [1, 3, 5])
+def test_mridcs_training_estimate_is_its_real_rate(random_models, photograph, quality):
+    model, x = random_models["mridc"], photograph(128, 192)
+    with torch.no_grad():
+        y = model.analyze(model.pad(x), torch.tensor([quality - 1]))
+        levels = model._levels(torch.tensor([quality - 1]), y.shape[-2:])
+        tokens = model.quantizer(y, levels)[1]
+        soft = -model._soft_likelihoods(tokens, levels).log2().sum().item()
+        coded = _bits({"tokens": model(x, quality)["likelihoods"]["tokens"]})
+    assert coded == pytest.approx(soft, rel=0.02)
+
+
+@torch.no_grad()
+def test_cgdms_training_estimate_is_near_its_real_rate(random_models, photograph):
+    codec = random_models["cgdm"].latent_codec
+    y = random_models["cgdm"].analyze(photograph(128, 192), torch.tensor([4]))
+    coded = _bits({"y": codec(y, torch.tensor([4]))["likelihoods"]["y"]})
+    codec.train()
+    try:
+        rounded = _bits({"y": codec(y, torch.tensor([4]))["rounded_likelihoods"]["y"]})
+    finally:
+        codec.eval()
+    assert rounded == pytest.approx(coded, rel=0.03)

@@ -1,0 +1,238 @@
+"""Very small real trainings, from the command line to weights that code an image."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from compressai_gen.data import write_image
+from compressai_gen.errors import RecipeError
+from compressai_gen.models import CGDM, MRIDC
+from compressai_gen.train import loop
+from compressai_gen.train.__main__ import main
+from compressai_gen.train.export import half_precision_state
+from compressai_gen.train.recipe import load_recipe
+
+ALEXNET = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
+needs_alex = pytest.mark.skipif(not ALEXNET.is_file(), reason="TORCH_HOME has no AlexNet weights")
+
+CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
+TINY = {
+    "groups": [8, 8],
+    "hyper_channels": 8,
+    "hyper_width": 16,
+    "widths": [8, 8, 8],
+    "blocks": [1, 1, 1],
+    "decoder_blocks": [1, 1, 1],
+}
+STEPS, STOP = 6, 4
+
+COMMON = """
+model = "{model}"
+seed = 1
+learning_rate = 4e-4
+warmup = 2
+decay_from = 0.5
+final_learning_rate = 1e-5
+ema_decay = 0.9
+gradient_clip = 1.0
+checkpoint_every = {stop}
+validate_every = 1000
+
+[data]
+train = "train"
+valid = "valid"
+valid_images = 1
+description = "holiday pictures"
+scale = [0.6, 2.0]
+
+[[stages]]
+steps = 3
+batch = 5
+crop = 64
+
+[[stages]]
+steps = 3
+batch = 5
+crop = 64
+
+[config]
+widths = [8, 8, 8]
+blocks = [1, 1, 1]
+decoder_blocks = [1, 1, 1]
+"""
+OWN = {
+    "cgdm": """
+groups = [8, 8]
+hyper_channels = 8
+hyper_width = 16
+
+[objective]
+target_bpp = [0.08, 0.14, 0.23, 0.38, 0.60]
+initial_lambda = [0.25, 0.45, 0.9, 1.6, 3.0]
+mse_weight = 75.0
+lpips_weight = 1.0
+""",
+    "mridc": """
+channels = 16
+entries = 16
+predictor_width = 16
+
+[objective]
+mse_weight = 30.0
+lpips_weight = 1.0
+commitment_weight = 0.01
+rate_weight = 0.05
+""",
+}
+
+
+@pytest.fixture
+def data_root(tmp_path, photograph):
+    for folder, lefts in (("train", (0, 100, 200)), ("valid", (300,))):
+        (tmp_path / folder).mkdir()
+        for left in lefts:
+            image = (photograph(140, 150, 60, left)[0] * 255).round().byte()
+            write_image(image, tmp_path / folder / f"{left}.png")
+    return tmp_path
+
+
+@pytest.fixture(params=CLASSES)
+def recipe(request, tmp_path):
+    path = tmp_path / f"{request.param}-tiny.toml"
+    path.write_text(COMMON.format(model=request.param, stop=STOP) + OWN[request.param])
+    return path
+
+
+class _Killed(BaseException):
+    """As if the machine went down."""
+
+
+@needs_alex
+def test_training_stops_resumes_and_leaves_weights_that_code_an_image(recipe, data_root, photograph, monkeypatch):
+    output = data_root / "out"
+    argv = [str(recipe), "--data-root", str(data_root), "--output", str(output)]
+    save = loop._save
+
+    def save_and_die(*args):
+        save(*args)
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_save", save_and_die)
+        with pytest.raises(_Killed):
+            main(argv)
+    assert (output / "checkpoint").is_dir()
+    assert not (output / "model.safetensors").exists()
+    stopped = torch.load(output / "checkpoint" / "pytorch_model.bin")
+
+    config = load_recipe(str(recipe))
+    objective = loop.OBJECTIVES[config.model]
+    batches = []
+    forward = objective.forward
+
+    def count(self, model, x):
+        batches.append((len(x), {k: v.clone() for k, v in model.state_dict().items()}))
+        return forward(self, model, x)
+
+    monkeypatch.setattr(objective, "forward", count)
+    monkeypatch.setattr(objective, "warm_start", None)  # would start over
+    assert main(argv) == 0
+    assert [n for n, _ in batches] == [5] * (STEPS - STOP)
+    first = batches[0][1]
+    assert all(torch.equal(first[key], value) for key, value in stopped.items())
+
+    record = json.loads((output / "record.json").read_text())
+    assert record["run"]["step"] == STEPS
+    assert record["run"]["images"] == 3
+    assert record["run"]["data"] == "holiday pictures"
+    assert record["recipe"]["name"] == recipe.stem
+    rows = record["validation"]
+    assert [row["quality"] for row in rows] == [1, 2, 3, 4, 5]
+    assert all(row["bpp"] > 0 and 8 < row["psnr"] < 40 for row in rows)
+    assert len((output / "validation.jsonl").read_text().splitlines()) == 1
+
+    state = load_file(output / "model.safetensors")
+    assert state["g_a.stem.weight"].dtype == torch.float16
+    weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    model = CLASSES[config.model].from_state_dict(weights, **config.config).eval()
+    x = photograph(64, 64)
+    x_hat = model.decompress(**model.compress(x))["x_hat"]
+    assert (x_hat - x).square().mean() < x.var()
+
+    batches.clear()
+    assert main(argv) == 0  # finished: nothing is left to do
+    assert batches == []
+
+
+@needs_alex
+def test_training_starts_from_given_weights(recipe, data_root, monkeypatch):
+    config = load_recipe(str(recipe))
+    torch.manual_seed(5)
+    model = CLASSES[config.model](**config.config)
+    model.update()
+    weights = data_root / "init.safetensors"
+    save_file(half_precision_state(model), weights)
+    seen = []
+
+    def stop(self, model, x):
+        seen.append({k: v.clone() for k, v in model.state_dict().items()})
+        raise _Killed
+
+    monkeypatch.setattr(loop.OBJECTIVES[config.model], "forward", stop)
+    with pytest.raises(_Killed):
+        loop.train(config, data_root, data_root / "out", init=weights)
+    for key, value in half_precision_state(model).items():
+        torch.testing.assert_close(seen[0][key], value, check_dtype=False)
+
+
+@needs_alex
+def test_steps_are_logged(recipe, data_root, monkeypatch):
+    rows = []
+    monkeypatch.setattr(loop, "_append", lambda path, row: rows.append((path.name, row)))
+    monkeypatch.setattr(loop, "_validate_and_export", lambda *args: None)
+    recipe.write_text(recipe.read_text().replace("steps = 3\n", "steps = 50\n"))
+    loop.train(load_recipe(str(recipe)), data_root, data_root / "out")
+    ((name, row),) = rows
+    assert name == "log.jsonl"
+    assert row["step"] == 100
+    assert {"psnr", "lpips", "bpp", "grad_norm"} <= set(row)
+    assert row["psnr"] > 10
+
+
+@needs_alex
+def test_unknown_model_and_wrong_arguments_are_told(recipe, data_root):
+    text = recipe.read_text()
+    model = load_recipe(str(recipe)).model
+    for old, new in (
+        (f'model = "{model}"', 'model = "vqgan"'),
+        ("mse_weight", "mse_wait"),
+        ("widths", "width_of"),
+        ('train = "train"', ""),
+        ('description = "holiday pictures"', ""),
+    ):
+        recipe.write_text(text.replace(old, new))
+        with pytest.raises(RecipeError, match=recipe.stem):
+            loop.train(load_recipe(str(recipe)), data_root, data_root / "out")
+
+
+@pytest.mark.parametrize("updated", [True, False])
+def test_exported_state_is_rounded_once_and_leaves_the_model_alone(updated):
+    torch.manual_seed(0)
+    model = CGDM(**TINY)
+    if updated:
+        model.update()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = half_precision_state(model)
+    after = model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert state["g_a.stem.weight"].dtype == torch.float16
+    assert {v.dtype for k, v in state.items() if "log_" in k or "entropy_bottleneck._matrix" in k} == {torch.float32}
+
+    weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    loaded = CGDM.from_state_dict(weights, **TINY)
+    tables = {key: value.clone() for key, value in loaded.state_dict().items()}
+    loaded.update(force=True)
+    assert all(torch.equal(tables[key], value) for key, value in loaded.state_dict().items())

@@ -1,0 +1,82 @@
+import pytest
+from torch import nn
+
+from compressai_gen.errors import RecipeError
+from compressai_gen.models import CGDM, MRIDC
+from compressai_gen.resources import ZOO_DIR
+from compressai_gen.train.__main__ import main
+from compressai_gen.train.objectives import OBJECTIVES
+from compressai_gen.train.recipe import Stage, load_recipe
+
+RECIPES = sorted((ZOO_DIR / "recipes").glob("*.toml"))
+SHIPPED = (ZOO_DIR / "recipes" / "cgdm-base.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_makes_a_model_and_an_objective(path, monkeypatch):
+    monkeypatch.setattr("compressai_gen.train.objectives.lpips.LPIPS", lambda **_: nn.Identity())
+    recipe = load_recipe(path.stem)
+    assert recipe == load_recipe(str(path))
+    model = {"cgdm": CGDM, "mridc": MRIDC}[recipe.model](**recipe.config)
+    OBJECTIVES[recipe.model](**recipe.objective)
+    assert recipe.steps == sum(stage.steps for stage in recipe.stages) > recipe.warmup
+    assert all(stage.batch % model.n_qualities == 0 and stage.crop % 64 == 0 for stage in recipe.stages)
+    assert {"train", "valid", "valid_images", "scale", "description"} <= set(recipe.data)
+
+
+def test_there_is_a_recipe_for_each_codec():
+    assert {load_recipe(path.stem).model for path in RECIPES} == {"cgdm", "mridc"}
+
+
+def test_file_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(SHIPPED.replace("steps = 3500", "steps = 7"))
+    recipe = load_recipe(str(path))
+    assert recipe.name == "mine"
+    assert recipe.stages[0] == Stage(steps=7, batch=10, crop=128)
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(RecipeError, match=r"no recipe 'cdgm'.*cgdm-base.*mridc-base"):
+        load_recipe("cdgm")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("seed = 1", "seed = ", "not TOML"),
+        ("seed = 1", "", "seed"),
+        ("seed = 1", "seed = 1\nsped = 2", "sped"),
+        ("batch = 10", "bach = 10", "bach"),
+        ("[[stages]]", "[[stage]]", "stage"),
+        ("[objective]", "[objectives]", "objective"),
+    ],
+)
+def test_malformed_recipe_names_the_file_and_the_fault(tmp_path, old, new, reason):
+    path = tmp_path / "broken.toml"
+    path.write_text(SHIPPED.replace(old, new))
+    with pytest.raises(RecipeError, match=rf"broken\.toml.*{reason}"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"stages = 3", b"stages = [3]"])
+def test_other_files_are_told(tmp_path, content):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"broken\.toml"):
+        load_recipe(str(path))
+
+
+def _fails(capsys, *argv):
+    assert main([str(arg) for arg in argv]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    return error
+
+
+def test_command_line_tells_bad_input_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("COMPRESSAI_GEN_DATA", raising=False)
+    assert "cgdm-base" in _fails(capsys, "no-such-recipe")
+    assert "COMPRESSAI_GEN_DATA" in _fails(capsys, "cgdm-base")
+    assert "--data-root" in _fails(capsys, "cgdm-base", "--data-root", tmp_path, "--output", tmp_path / "out")

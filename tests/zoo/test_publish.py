@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+
+from compressai_gen import resources, zoo
+from compressai_gen.models import MRIDC
+from compressai_gen.train.export import export
+from compressai_gen.train.recipe import Recipe, Stage
+from compressai_gen.zoo import publish
+
+CONFIG = {
+    "channels": 8,
+    "entries": 16,
+    "widths": [8, 8, 8],
+    "blocks": [1, 1, 1],
+    "decoder_blocks": [1, 1, 1],
+    "predictor_width": 8,
+}
+SUMMARY = "codec,quality,bpp,psnr,source\nmridc,1,0.01234567,21.5,measured\njpeg,5,0.3,25,measured\n"
+
+
+@pytest.fixture
+def empty_zoo(tmp_path, monkeypatch):
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    monkeypatch.setattr(resources, "ZOO_DIR", folder)
+    monkeypatch.setattr(publish, "ZOO_DIR", folder, raising=False)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """What a finished training leaves behind."""
+    recipe = Recipe(
+        "mridc-tiny", "mridc", 7, (Stage(4, 5, 64),), 1e-4, 0, 1e-5, 0.5, 0.9, 1.0, data={}, objective={}, config=CONFIG
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = MRIDC(**CONFIG)
+    torch.nn.init.normal_(model.g_a.head.weight)
+    rows = [{"quality": 1, "size": "small", "n_images": 2, "bpp": 0.0125}]
+    facts = {"step": 4, "seconds": 9.0, "images": 3, "hardware": "on a toaster", "data": "holiday pictures"}
+    export(model, recipe, folder, rows, facts)
+    return folder
+
+
+def test_published_weights_are_what_the_zoo_loads(empty_zoo, run, photograph):
+    assert publish.main([str(run)]) == 0
+    model = zoo.mridc(quality=2)
+    assert model.quantizer.codebooks.shape == (2, 16, 8)
+    assert model.g_a.head.weight.any()
+    out = model.compress(photograph(40, 40))
+    assert model.decompress(**out)["x_hat"].shape == (1, 3, 40, 40)
+
+
+def test_card_says_what_was_measured_and_how_it_was_trained(empty_zoo, run, tmp_path):
+    results = tmp_path / "kodak"
+    results.mkdir()
+    (results / "summary.csv").write_text(SUMMARY)
+    assert publish.main([str(run), "--results", str(results)]) == 0
+    card = (empty_zoo / "mridc.md").read_text(encoding="utf-8")
+    manifest = json.loads((empty_zoo / "manifest.json").read_text())
+    for part in (manifest["mridc"]["sha256"], "mridc-tiny", "seed 7", "holiday pictures", "on a toaster", "0.0125"):
+        assert part in card
+    assert "| 1 | 0.0123 | 21.5 |" in card
+    assert "jpeg" not in card
+
+
+def test_publishing_again_replaces_the_entry(empty_zoo, run):
+    assert publish.main([str(run)]) == publish.main([str(run)]) == 0
+    assert sorted(path.name for path in empty_zoo.iterdir()) == [
+        "manifest.json", "mridc.json", "mridc.md", "mridc.safetensors",
+    ]  # fmt: skip
+
+
+def test_unfinished_run_is_told(empty_zoo, tmp_path, capsys):
+    assert publish.main([str(tmp_path)]) == 2
+    assert "not a finished training run" in capsys.readouterr().err
