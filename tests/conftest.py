@@ -53,8 +53,10 @@ def _random_cgdm(patches):
     basis, mean, std = klt(patches, sum(model.latent_codec.groups))
     init_linear_paths(model.g_a, model.g_s, basis, mean)
     model.latent_codec.init_statistics(std, (1.6, 1.15, 0.8, 0.55, 0.38))
-    _fill_zero_weights(model, 0.02)
-    torch.nn.init.normal_(model.latent_codec.h_a.conv3.weight, std=0.5)  # else z would be zero
+    _fill_zero_weights(model, 0.005)
+    for parameters in model.latent_codec.parameters_of:
+        torch.nn.init.normal_(parameters.fuse[-1].weight, std=0.05)
+    torch.nn.init.normal_(model.latent_codec.h_a.conv3.weight, std=0.1)  # else z would be zero
     model.eval().update()
     return model
 
@@ -68,7 +70,7 @@ def _random_mridc(patches):
     model.code_std.copy_(std)
     codebooks = torch.randn(quantizer.codebooks.shape) * std * torch.tensor([1.0, 0.5])[:, None, None]
     quantizer.set_codebooks(codebooks, torch.ones(codebooks.shape[:2]))
-    _fill_zero_weights(model, 0.02)
+    _fill_zero_weights(model, 0.005)
     for head in model.predictor.heads:
         torch.nn.init.normal_(head.weight, std=0.2)
     model.eval().update()

@@ -87,6 +87,32 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def readme_section(results: Path) -> str:
+    """Returns the tables of an evaluation's measured codecs that the README shows."""
+    summary = pd.read_csv(results / "summary.csv")
+    measured = summary[summary["source"] == "measured"].drop(columns=["source", "n_images"])
+    rates = pd.read_csv(results / "bd_rate.csv")
+    rates = rates[rates["codec"].isin(measured["codec"])]
+    by_metric = rates.pivot(index="codec", columns="metric", values="bd_rate_percent").round(1).reset_index()
+    return "\n\n".join(
+        [
+            _markdown(measured.round(4).round({"psnr": 2})),
+            f"BD-rates in percent against {' and '.join(rates['anchor'].unique())} (negative: fewer bits for the same "
+            "figure; empty: no common range):",
+            _markdown(by_metric.fillna("")),
+        ]
+    )
+
+
+def update_readme(readme: Path, results: Path) -> None:
+    """Replaces what stands between the README's ``results`` marks."""
+    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results -->")
+    _, mark, after = rest.partition("<!-- /results -->")
+    if not mark:
+        raise ZooError(f"{readme} has no <!-- results --> and <!-- /results --> to write between")
+    _write(readme, f"{before}<!-- results -->\n{readme_section(results)}\n{mark}{after}".encode())
+
+
 def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -103,10 +129,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m compressai_gen.zoo.publish", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, nargs="*", help="folder of a finished training run")
     parser.add_argument("--results", type=Path, help="an evaluation's folder, such as results/kodak")
+    parser.add_argument("--readme", type=Path, help="a README whose results section to write, with --results")
     args = parser.parse_args(argv)
     try:
         for run in args.run:
             publish(run)
+        if args.results and args.readme:
+            update_readme(args.readme, args.results)
         for name, entry in read_manifest().items():
             _write(ZOO_DIR / entry["card"], card(name, entry, args.results).encode())
     except CompressaiGenError as error:
