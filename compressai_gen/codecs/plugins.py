@@ -52,7 +52,8 @@ class PluginCodec:
     def __init__(self, name: str, package: str, codec: Codec) -> None:
         self.name = name
         self.package = package
-        self.version = f"{package} {getattr(codec, 'version', '')}"
+        version = getattr(codec, "version", None)
+        self.version = None if version is None else f"{package} {version}"
         self._codec = codec
         with _blame(name, package):
             self.qualities = tuple(int(quality) for quality in codec.qualities)
