@@ -72,10 +72,10 @@ class PillowCodec:
 CLASSICAL_CODECS: dict[str, PillowCodec] = {
     codec.name: codec
     for codec in (
-        PillowCodec("jpeg", (2, 5, 12, 35), {"optimize": True, "subsampling": "4:2:0"}),
+        PillowCodec("jpeg", (3, 10, 30), {"optimize": True, "subsampling": "4:2:0"}),
         # More effort than Pillow's defaults: a baseline at its worst would flatter what is compared with it.
-        PillowCodec("webp", (1, 10, 30, 60), {"method": 6}),
+        PillowCodec("webp", (1, 15, 50), {"method": 6}),
         # One thread, because libavif splits large pictures into more tiles, thus other bytes, where it has more.
-        PillowCodec("avif", (1, 7, 15, 30, 50), {"speed": 3, "max_threads": 1}),
+        PillowCodec("avif", (1, 8, 20, 45), {"speed": 3, "max_threads": 1}),
     )
 }

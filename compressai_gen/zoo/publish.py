@@ -61,10 +61,9 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         "## Training",
         f"Recipe `recipes/{recipe['name']}.toml`, {run['step']} steps in {run['seconds'] / 3600:.1f} hours "
         f"{run['hardware']}; seed {recipe['seed']}; torch {record['software']['torch']}. "
-        f"Data: {run['images']} photographs ({run['data']}), none of them in a benchmark; the photographs keep their own terms, ImageNet's among them, and are "
-        "not part of the package. The weights are an "
-        "exponential moving average; the run's settings and figures stand in "
-        f"`{entry['record']}`.",
+        f"Data: {run['images']} photographs ({run['data']}), none of them in a benchmark. They keep their own terms "
+        "and are not part of the package. The weights are an exponential moving average; the run's settings and figures "
+        f"stand in `{entry['record']}`.",
         *([run["note"]] if run.get("note") else []),
         "## Validation",
         "Estimated rates on held-out photographs, none of which was trained on, by size (`small`: 481x321; `large`: "
