@@ -62,8 +62,8 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         f"Recipe `recipes/{recipe['name']}.toml`, {run['step']} steps in {run['seconds'] / 3600:.1f} hours "
         f"{run['hardware']}; seed {recipe['seed']}; torch {record['software']['torch']}. "
         f"Data: {run['images']} photographs ({run['data']}), none of them in a benchmark. They keep their own terms "
-        "and are not part of the package. The weights are an exponential moving average; the run's settings and figures "
-        f"stand in `{entry['record']}`.",
+        "and are not part of the package. The weights are an exponential moving average; settings and figures of the "
+        f"run stand in `{entry['record']}`.",
         *([run["note"]] if run.get("note") else []),
         "## Validation",
         "Estimated rates on held-out photographs, none of which was trained on, by size (`small`: 481x321; `large`: "
