@@ -55,9 +55,10 @@ def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
         what = f"it was made by {maker!r}: decode it with that model" if maker else "unknown format"
         raise BitstreamError(f"not a {codec} stream: {what}")
     payload = data[HEADER_BYTES:]
-    if struct.unpack(">H", data[2:HEADER_BYTES])[0] != _crc(data[:2], payload, size):
+    possible = len(size) == 2 and all(0 < n < 2**32 for n in size)
+    if not possible or struct.unpack(">H", data[2:HEADER_BYTES])[0] != _crc(data[:2], payload, size):
         raise BitstreamError(
-            f"the {codec} stream is truncated or damaged, or its image is not {size[1]}x{size[0]} pixels: "
+            f"the {codec} stream is truncated or damaged, or its image is not of size {tuple(size)}: "
             "get the file again and pass the shape that compress() returned"
         )
     return Stream(data[1] >> 4, data[1] & 15, payload)

@@ -50,15 +50,21 @@ class TokenEncoder:
 
     def __init__(self) -> None:
         self._coder = BufferedRansEncoder()
+        self._n = 0
 
     def __call__(self, tokens: Tensor | None, table: Tensor) -> Tensor:
         """Codes tokens (P,) by frequencies (P, K)."""
         if len(table):
+            self._n += len(table)
             self._coder.encode_with_indexes(tokens.tolist(), list(range(len(table))), *_cdfs(table))
         return tokens
 
     def flush(self) -> bytes:
         """Returns the bytes of all tokens coded."""
+        # CompressAI's coder has room for one word a symbol but ends with two, so that fewer than four tokens might be
+        # written past its end. Symbols that are all but certain make room.
+        for _ in range(self._n, 4):
+            self._coder.encode_with_indexes([0], [0], [[0, 2**PRECISION - 1, 2**PRECISION]], [3], [0])
         return self._coder.flush()
 
 

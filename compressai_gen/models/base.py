@@ -103,11 +103,11 @@ class GenerativeCodec(CompressionModel):
             BitstreamError: a stream is truncated, damaged, another codec's or of another size.
         """
         self._check_updated()
-        height, width = shape
-        padded = tuple(n + _missing(n, self.multiple) for n in (height, width))
         if len(strings) != 1 or not strings[0]:
             raise BitstreamError(f"{self.name} has one list of strings, with a string per image, not {len(strings)}")
-        streams = [unpack(self.name, data, (height, width)) for data in strings[0]]
+        streams = [unpack(self.name, data, shape) for data in strings[0]]
+        height, width = shape
+        padded = tuple(n + _missing(n, self.multiple) for n in shape)
         if any(s.quality >= self.n_qualities for s in streams):
             raise BitstreamError(f"{self.name} has qualities 1 to {self.n_qualities}: the stream is of a newer version")
         q = torch.tensor([s.quality for s in streams], device=self.quality.device)

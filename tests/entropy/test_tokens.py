@@ -89,6 +89,20 @@ def test_least_probable_tokens_are_coded():
     assert torch.equal(TokenDecoder(encoder.flush(), len(table))(None, table), rarest)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("spread", [0.1, 1e4])
+def test_very_short_streams_stay_inside_the_coders_memory(count, spread):
+    """CompressAI's coder reserves too little for fewer than four symbols, which ends the process sooner or later."""
+    table = frequencies(_logits(count, spread=spread), Snap())
+    tokens = table.argmin(1)
+    for _ in range(200):
+        encoder = TokenEncoder()
+        encoder(tokens, table)
+        payload = encoder.flush()
+        assert len(payload) <= 8 + 2 * count
+    assert torch.equal(TokenDecoder(payload, count)(None, table), tokens)
+
+
 def test_cost_is_the_length_of_the_stream():
     encoder, cost = TokenEncoder(), TokenCost()
     for tokens, table in _passes() * 4:
