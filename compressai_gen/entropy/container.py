@@ -57,8 +57,9 @@ def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
     payload = data[HEADER_BYTES:]
     possible = len(size) == 2 and all(0 < n < 2**32 for n in size)
     if not possible or struct.unpack(">H", data[2:HEADER_BYTES])[0] != _crc(data[:2], payload, size):
+        wanted = f"{size[1]}x{size[0]} pixels" if possible else f"of shape {tuple(size)}"
         raise BitstreamError(
-            f"the {codec} stream is truncated or damaged, or its image is not of size {tuple(size)}: "
+            f"the {codec} stream is truncated or damaged, or its image is not {wanted}: "
             "get the file again and pass the shape that compress() returned"
         )
     return Stream(data[1] >> 4, data[1] & 15, payload)

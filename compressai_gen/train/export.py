@@ -26,6 +26,7 @@ def half_precision_state(model: nn.Module) -> dict[str, Tensor]:
     Tables must follow from the weights that are shipped, so that ``update(force=True)`` on a loaded model changes
     nothing. The small vectors that decide rates stay in float32.
     """
+    model.update(force=True)  # a state without tables could not be loaded back over one with them
     state = {k: v.clone() for k, v in model.state_dict().items()}
     rounded = {k: v.half().float() if _is_weight(k, v) else v for k, v in state.items()}
     model.load_state_dict(rounded)

@@ -64,8 +64,11 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
     )
     if recipe.model not in OBJECTIVES:
         raise RecipeError(f"{recipe.name}: no model {recipe.model!r} can be trained; known: {', '.join(OBJECTIVES)}")
-    model = MODELS[recipe.model](**recipe.config)
-    objective = OBJECTIVES[recipe.model](**recipe.objective).to(accelerator.device)
+    try:
+        model = MODELS[recipe.model](**recipe.config)
+        objective = OBJECTIVES[recipe.model](**recipe.objective).to(accelerator.device)
+    except TypeError as error:
+        raise RecipeError(f"{recipe.name}: {error}") from error
     checkpoint = output / "checkpoint"
     if init is not None:
         from safetensors.torch import load_file

@@ -68,8 +68,12 @@ def load_recipe(name_or_path: str) -> Recipe:
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
         stages = tuple(Stage(**stage) for stage in fields.pop("stages"))
-        return Recipe(name=path.stem, stages=stages, **fields)
-    except tomllib.TOMLDecodeError as error:
+        recipe = Recipe(name=path.stem, stages=stages, **fields)
+        missing = {"description", "scale", "train", "valid", "valid_images"} - recipe.data.keys()
+        if missing:
+            raise KeyError(f"[data] lacks {', '.join(sorted(missing))}")
+        return recipe
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     except (KeyError, TypeError) as error:
         raise RecipeError(f"{path}: {error}; zoo/recipes/cgdm-base.toml shows every field") from error

@@ -189,6 +189,7 @@ def test_training_starts_from_given_weights(recipe, data_root, monkeypatch):
 
 
 @needs_alex
+@pytest.mark.parametrize("recipe", ["cgdm"], indirect=True)
 def test_steps_are_logged(recipe, data_root, monkeypatch):
     rows = []
     monkeypatch.setattr(loop, "_append", lambda path, row: rows.append((path.name, row)))
