@@ -28,6 +28,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.register_buffer("codebooks", torch.zeros(levels, entries, channels))
         self.register_buffer("counts", torch.ones(levels, entries), persistent=False)
         self.register_buffer("sums", torch.zeros(levels, entries, channels), persistent=False)
+        self.register_load_state_dict_post_hook(lambda module, _: module._restart_averages())
 
     @property
     def levels(self) -> int:
@@ -40,6 +41,11 @@ class ResidualVectorQuantizer(nn.Module):
         self.codebooks.copy_(codebooks)
         self.counts.copy_(counts)
         self.sums.copy_(codebooks * counts[..., None])
+
+    @torch.no_grad()
+    def _restart_averages(self) -> None:
+        """Lets the averages, which no checkpoint holds, start from the codebooks: training goes on where it was."""
+        self.sums.copy_(self.codebooks * self.counts[..., None])
 
     def forward(self, y: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Quantizes ``y``.

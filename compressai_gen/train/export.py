@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -26,13 +27,12 @@ def half_precision_state(model: nn.Module) -> dict[str, Tensor]:
     Tables must follow from the weights that are shipped, so that ``update(force=True)`` on a loaded model changes
     nothing. The small vectors that decide rates stay in float32.
     """
-    model.update(force=True)  # a state without tables could not be loaded back over one with them
-    state = {k: v.clone() for k, v in model.state_dict().items()}
-    rounded = {k: v.half().float() if _is_weight(k, v) else v for k, v in state.items()}
+    model = copy.deepcopy(model)
+    model.update(force=True)  # a state without tables could not be loaded over one with them
+    rounded = {k: v.half().float() if _is_weight(k, v) else v for k, v in model.state_dict().items()}
     model.load_state_dict(rounded)
     model.update(force=True)
     shipped = {k: v.half() if _is_weight(k, v) else v for k, v in model.state_dict().items()}
-    model.load_state_dict(state)
     return {k: v.detach().cpu().contiguous() for k, v in shipped.items()}
 
 

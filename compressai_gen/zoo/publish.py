@@ -93,12 +93,16 @@ def readme_section(results: Path) -> str:
     measured = summary[summary["source"] == "measured"].drop(columns=["source", "n_images"])
     rates = pd.read_csv(results / "bd_rate.csv")
     rates = rates[rates["codec"].isin(measured["codec"])]
-    by_metric = rates.pivot(index="codec", columns="metric", values="bd_rate_percent").round(1).reset_index()
+    rates["text"] = [
+        "" if pd.isna(value) else f"{value:+.1f}" + "*" * (overlap < 0.5)
+        for value, overlap in zip(rates["bd_rate_percent"], rates["overlap"], strict=True)
+    ]
+    by_metric = rates.pivot(index="codec", columns="metric", values="text").reset_index()
     return "\n\n".join(
         [
             _markdown(measured.round(4).round({"psnr": 2})),
             f"BD-rates in percent against {' and '.join(rates['anchor'].unique())} (negative: fewer bits for the same "
-            "figure; empty: no common range):",
+            "figure; *: the curves share less than half of their range; empty: none):",
             _markdown(by_metric.fillna("")),
         ]
     )

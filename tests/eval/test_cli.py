@@ -44,23 +44,23 @@ def _fails(capsys, *argv):
 
 
 def test_all_files_of_a_run(pictures, tmp_path, capsys):
-    argv = ["--models", "webp", "--qualities", "20", "1", "5", "--baselines", "avif", "--dataset", str(pictures)]
+    argv = ["--models", "webp", "--qualities", "50", "1", "15", "--baselines", "avif", "--dataset", str(pictures)]
     argv += ["--metrics", "psnr", "ms_ssim", "--threads", "1", "--reconstructions"]
     assert cli.main(argv) == 0
     output = tmp_path / "results/pictures"
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     assert {file for file in files if not file.startswith("reconstructions/")} == {
         "images.csv", "summary.csv", "intervals.csv", "bd_rate.csv", "webp.json", "avif.json", "environment.json",
-        "rd_psnr.png", "rd_psnr.svg", "rd_ms_ssim.png", "rd_ms_ssim.svg",
+        "rd_psnr.png", "rd_psnr.svg", "rd_ms_ssim.png", "rd_ms_ssim.svg", ".rows.jsonl",
     }  # fmt: skip
-    assert {f"reconstructions/webp-q{q}/{name}.png" for q in (1, 5, 20) for name in ("astronaut", "chelsea")} <= files
+    assert {f"reconstructions/webp-q{q}/{name}.png" for q in (1, 15, 50) for name in ("astronaut", "chelsea")} <= files
 
     images, summary = pd.read_csv(output / "images.csv"), pd.read_csv(output / "summary.csv")
     metrics = ["psnr", "ms_ssim", "lpips", "dists"]
     assert list(images) == ["codec", "quality", "image", "bpp", *metrics, "encode_s", "decode_s"]
     assert list(summary) == ["codec", "quality", "bpp", *metrics, "encode_s", "decode_s", "n_images", "source"]
     assert len(images) == 2 * len(summary)
-    assert summary[summary["codec"] == "webp"]["quality"].tolist() == [1, 5, 20]
+    assert summary[summary["codec"] == "webp"]["quality"].tolist() == [1, 15, 50]
     assert (summary["source"] == "measured").all()
     deltas = pd.read_csv(output / "bd_rate.csv")
     assert list(deltas)[:5] == ["codec", "anchor", "metric", "bd_rate_percent", "overlap"]
@@ -123,7 +123,7 @@ def test_published_curves_join_only_the_whole_set(monkeypatch, capsys, pictures)
     for count in (2, 24):
         kodak = ImageDataset("kodak", paths, ("a", "b"), count, {"name": "kodak"})
         monkeypatch.setattr(cli, "load_dataset", lambda *args, kodak=kodak: kodak)
-        assert cli.main(["--models", "webp", "--qualities", "1", "10", "--metrics", "psnr"]) == 0
+        assert cli.main(["--models", "webp", "--qualities", "1", "15", "--metrics", "psnr"]) == 0
         sources = set(pd.read_csv("results/kodak/summary.csv")["source"])
         assert sources == ({"measured", "published"} if count == 2 else {"measured"})
         anchors = set(pd.read_csv("results/kodak/bd_rate.csv")["anchor"])
