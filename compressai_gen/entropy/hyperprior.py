@@ -211,10 +211,11 @@ class CheckerboardHyperprior(LatentCodec):
     def decompress(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Tensor:
         """Decodes ``y_hat`` (1, M, h, w), h and w being ``shape``, multiples of 4."""
         eb = self.entropy_bottleneck
-        size = (1, eb.channels, shape[0] // 4, shape[1] // 4)
+        size = torch.Size((1, eb.channels, shape[0] // 4, shape[1] // 4))
+        n_symbols = sum(self.groups) * shape[0] * shape[1] + size.numel()
         decoder = RansDecoder()
         # The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say.
-        decoder.set_stream(payload + bytes(4 * sum(self.groups) * shape[0] * shape[1]))
+        decoder.set_stream(payload + bytes(4 * n_symbols + 64))
         device = self.log_gain.device
         z = torch.tensor(decoder.decode_stream(_list(eb._build_indexes(size)), *_tables(eb)), device=device)
         z_hat = z.reshape(size).float() + eb._get_medians().detach().reshape(1, -1, 1, 1)

@@ -228,7 +228,7 @@ def test_exported_state_is_rounded_once_and_leaves_the_model_alone(updated):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = half_precision_state(model)
     after = model.state_dict()
-    assert all(torch.equal(value, after[key]) for key, value in before.items() if value.numel())
+    assert all(torch.equal(before[key], after[key]) for key in before)
     assert state["g_a.stem.weight"].dtype == torch.float16
     assert {v.dtype for k, v in state.items() if "log_" in k or "entropy_bottleneck._matrix" in k} == {torch.float32}
 
