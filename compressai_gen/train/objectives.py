@@ -100,7 +100,7 @@ class CGDMObjective(_Objective):
     @torch.no_grad()
     def _steer(self, bpp: Tensor, quality: Tensor) -> None:
         for i, rate in zip(quality.tolist(), bpp.log().tolist(), strict=True):
-            self.log_bpp[i].lerp_(torch.tensor(rate), 0.02)
+            self.log_bpp[i] += 0.02 * (rate - self.log_bpp[i])
         self.log_lambda += self.gain * (self.target - self.log_bpp).clamp(-0.5, 0.5)
         self.log_lambda.clamp_(math.log(0.05), math.log(50))
 
@@ -142,15 +142,15 @@ class MRIDCObjective(_Objective):
 
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch (N, 3, S, S) and what to log."""
-        out = model(x, _every_quality(x, 5) + 1)
+        codec = getattr(model, "module", model)  # inside a wrapper where several processes train
+        out = model(x, _every_quality(x, codec.n_qualities) + 1)
         distortion, logs = self.distortion(out["x_hat"], x)
         bits = _bits(out["likelihoods"])
         n_tokens = (out["likelihoods"]["tokens"] < 1).flatten(1).sum(1)
         bits_per_token = bits.sum() / n_tokens.sum()
         loss = (distortion + self.commitment_weight * out["commitment"]).mean() + self.rate_weight * bits_per_token
-        quantizer = getattr(model, "module", model).quantizer
         logs |= {"bpp": bits.detach().mean() / math.prod(x.shape[2:]), "bits_per_token": bits_per_token.detach()}
-        logs |= {f"codebook_usage{i + 1}": v for i, v in enumerate(quantizer.usage())}
+        logs |= {f"codebook_usage{i + 1}": v for i, v in enumerate(codec.quantizer.usage())}
         return loss, logs | {"commitment": out["commitment"].detach().mean()}
 
 
