@@ -12,6 +12,16 @@ from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
 from compressai_gen.models import CGDM, MRIDC
 
 CODECS = ("cgdm", "mridc")
+TINY_CGDM = {
+    "groups": (8, 8),
+    "hyper_channels": 8,
+    "hyper_width": 16,
+    "widths": (8, 8, 8),
+    "blocks": (1, 1, 1),
+    "decoder_blocks": (1, 1, 1),
+    "denoiser_widths": (8, 8, 16),
+    "syntax_channels": 2,
+}
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +48,12 @@ def random_model(request, random_models):
     return random_models[request.param]
 
 
+@pytest.fixture
+def tiny_cgdm():
+    """Makes untrained CGDMs with all parts, very narrow."""
+    return lambda **config: CGDM(**(TINY_CGDM | config))
+
+
 @pytest.fixture(scope="session")
 def kodak():
     """Returns the first images of Kodak (1, 3, H, W) in [0, 1]."""
@@ -57,6 +73,7 @@ def _random_cgdm(patches):
     for parameters in model.latent_codec.parameters_of:
         torch.nn.init.normal_(parameters.fuse[-1].weight, std=0.05)
     torch.nn.init.normal_(model.latent_codec.h_a.conv3.weight, std=0.1)  # else z would be zero
+    torch.nn.init.normal_(model.syntax.head.weight, std=2)
     model.eval().update()
     return model
 

@@ -29,6 +29,8 @@ class Stream(NamedTuple):
     quality: int
     phase: int
     payload: bytes
+    checksum: int = 0
+    """As the header states it; also the seed of the decoder's noise. It is not needed to :func:`pack`."""
 
 
 def _crc(head: bytes, payload: bytes, size: Sequence[int]) -> int:
@@ -56,10 +58,11 @@ def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
         raise BitstreamError(f"not a {codec} stream: {what}")
     payload = data[HEADER_BYTES:]
     possible = len(size) == 2 and all(0 < n < 2**32 for n in size)
-    if not possible or struct.unpack(">H", data[2:HEADER_BYTES])[0] != _crc(data[:2], payload, size):
+    (checksum,) = struct.unpack(">H", data[2:HEADER_BYTES])
+    if not possible or checksum != _crc(data[:2], payload, size):
         wanted = f"{size[1]}x{size[0]} pixels" if possible else f"of shape {tuple(size)}"
         raise BitstreamError(
             f"the {codec} stream is truncated or damaged, or its image is not {wanted}: "
             "get the file again and pass the shape that compress() returned"
         )
-    return Stream(data[1] >> 4, data[1] & 15, payload)
+    return Stream(data[1] >> 4, data[1] & 15, payload, checksum)

@@ -9,14 +9,24 @@ boundaries shifted to another *phase*, which the stream's header states. The gua
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+from compressai.ans import BufferedRansEncoder, RansDecoder
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor, nn
 
-__all__ = ["PHASES", "ExactEntropyBottleneck", "ExactGaussianConditional", "Snap", "encode_at_safe_phase", "in_float64"]
+from compressai_gen.entropy.rans import flat_list, tables
+
+__all__ = [
+    "PHASES",
+    "ExactEntropyBottleneck",
+    "ExactGaussianConditional",
+    "Snap",
+    "encode_at_safe_phase",
+    "in_float64",
+]
 
 MARGIN = 1e-9
 """Smallest allowed distance to a rounding boundary, in steps; float64 rounding differences are 10,000 times smaller."""
@@ -111,6 +121,27 @@ class ExactEntropyBottleneck(EntropyBottleneck):
         twin.update(force=True)
         _expand_tables(self, twin)
         return True
+
+    @property
+    def medians(self) -> Tensor:
+        """Centres of the rounding (1, C, 1, 1)."""
+        return self._get_medians().detach().reshape(1, -1, 1, 1)
+
+    def nearest(self, values: Tensor) -> Tensor:
+        """Returns what a decoder gets of values (N, C, h, w)."""
+        return torch.round(values - self.medians) + self.medians
+
+    def encode(self, values: Tensor, encoder: BufferedRansEncoder) -> Tensor:
+        """Codes values (1, C, h, w) and returns what the decoder gets."""
+        symbols = self.quantize(values, "symbols", self.medians)
+        encoder.encode_with_indexes(flat_list(symbols), flat_list(self._build_indexes(symbols.shape)), *tables(self))
+        return symbols.float() + self.medians
+
+    def decode(self, shape: Sequence[int], decoder: RansDecoder) -> Tensor:
+        """Decodes (1, C, h, w), h and w being ``shape``."""
+        size = torch.Size((1, self.channels, *shape))
+        symbols = decoder.decode_stream(flat_list(self._build_indexes(size)), *tables(self))
+        return torch.tensor(symbols, device=self.medians.device).reshape(size).float() + self.medians
 
 
 class ExactGaussianConditional(GaussianConditional):

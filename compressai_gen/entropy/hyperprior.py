@@ -14,6 +14,7 @@ from compressai.models.base import get_scale_table
 from torch import Tensor, nn
 
 from compressai_gen.entropy.exact import ExactEntropyBottleneck, ExactGaussianConditional, Snap, in_float64
+from compressai_gen.entropy.rans import flat_list, tables
 from compressai_gen.layers.transforms import QualityModulation
 
 __all__ = ["CheckerboardHyperprior"]
@@ -118,6 +119,10 @@ class CheckerboardHyperprior(LatentCodec):
         self.log_std.copy_(std.clamp_min(1e-3).log())
         self.log_gain.copy_(-torch.tensor(steps).log()[:, None].expand_as(self.log_gain))
 
+    def normalize(self, y: Tensor) -> Tensor:
+        """Brings a latent (N, M, h, w) to about unit variance per channel."""
+        return y / self.log_std.exp()[:, None, None]
+
     def update(self, force: bool = False) -> bool:
         """Computes the integer tables from the parameters."""
         scales = get_scale_table(SCALE_MIN, SCALE_MAX, SCALE_LEVELS).tolist()
@@ -142,8 +147,7 @@ class CheckerboardHyperprior(LatentCodec):
         z = self.h_a(target / norm, quality).float()
         with torch.autocast(y.device.type, enabled=False):
             _, z_likelihoods = self.entropy_bottleneck(z)
-            medians = self.entropy_bottleneck._get_medians().detach().reshape(1, -1, 1, 1)
-            z_hat = _round(z - medians) + medians
+            z_hat = z + (self.entropy_bottleneck.nearest(z) - z).detach()
         hyper = self.h_s(z_hat, quality)
         anchor = _anchor_mask(y)
         done, means, scales, rows = [], [], [], _group_slices(self.groups)
@@ -172,15 +176,15 @@ class CheckerboardHyperprior(LatentCodec):
         gc, eb = self.gaussian_conditional, self.entropy_bottleneck
         likelihoods, y_hats, z_likelihoods = [], [], []
         for y_i, q_i in zip(y, quality, strict=True):
-            z_i = self._hyper_latent(y_i, q_i)
-            z_likelihoods.append(eb(z_i, training=False)[1])
+            z = self._hyper_latent(y_i, q_i)
+            z_likelihoods.append(eb(z, training=False)[1])
             rates = []
 
-            def code(symbols: Tensor, indexes: Tensor, mean: Tensor, rates: list[Tensor] = rates) -> Tensor:
+            def code(symbols: Tensor, indexes: Tensor, rates: list[Tensor] = rates) -> Tensor:
                 rates.append(gc._likelihood(symbols.float(), gc.scale_table[indexes]))
                 return symbols
 
-            y_hats.append(self._walk(z_i, q_i, Snap(), code, y_i))
+            y_hats.append(self._walk(eb.nearest(z), q_i, Snap(), code, y_i))
             likelihoods.append(torch.cat(rates)[None])
         return {
             "y_hat": torch.cat(y_hats),
@@ -192,44 +196,34 @@ class CheckerboardHyperprior(LatentCodec):
 
     # -- what the coder sees: one image at a time, so that a batch changes nothing ------------------------------------
 
-    def compress(self, y: Tensor, quality: Tensor, snap: Snap) -> bytes:
-        """Codes the latent (M, h, w) of one image."""
-        encoder = BufferedRansEncoder()
-        z_hat = self._hyper_latent(y, quality)
-        eb = self.entropy_bottleneck
-        symbols = eb.quantize(z_hat, "symbols", eb._get_medians().detach().reshape(1, -1, 1, 1))
-        encoder.encode_with_indexes(_list(symbols), _list(eb._build_indexes(symbols.shape)), *_tables(eb))
-        tables = _tables(self.gaussian_conditional)
+    def compress(self, y: Tensor, quality: Tensor, snap: Snap, encoder: BufferedRansEncoder) -> Tensor:
+        """Codes the latent (M, h, w) of one image; returns ``y_hat`` (1, M, h, w), as the decoder gets it."""
+        z_hat = self.entropy_bottleneck.encode(self._hyper_latent(y, quality), encoder)
+        of_scales = tables(self.gaussian_conditional)
 
-        def code(symbols: Tensor, indexes: Tensor, mean: Tensor) -> Tensor:
-            encoder.encode_with_indexes(_list(symbols), _list(indexes), *tables)
+        def code(symbols: Tensor, indexes: Tensor) -> Tensor:
+            encoder.encode_with_indexes(flat_list(symbols), flat_list(indexes), *of_scales)
             return symbols
 
-        self._walk(z_hat, quality, snap, code, y)
-        return encoder.flush()
+        return self._walk(z_hat, quality, snap, code, y)
 
-    def decompress(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Tensor:
+    def n_symbols(self, shape: tuple[int, int]) -> int:
+        """How many symbols a latent of shape (h, w) has."""
+        height, width = shape
+        return sum(self.groups) * height * width + self.entropy_bottleneck.channels * (height // 4) * (width // 4)
+
+    def decompress(self, shape: tuple[int, int], quality: Tensor, snap: Snap, decoder: RansDecoder) -> Tensor:
         """Decodes ``y_hat`` (1, M, h, w), h and w being ``shape``, multiples of 4."""
-        eb = self.entropy_bottleneck
-        size = torch.Size((1, eb.channels, shape[0] // 4, shape[1] // 4))
-        n_symbols = sum(self.groups) * shape[0] * shape[1] + size.numel()
-        decoder = RansDecoder()
-        # The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say.
-        decoder.set_stream(payload + bytes(4 * n_symbols + 64))
-        device = self.log_gain.device
-        z = torch.tensor(decoder.decode_stream(_list(eb._build_indexes(size)), *_tables(eb)), device=device)
-        z_hat = z.reshape(size).float() + eb._get_medians().detach().reshape(1, -1, 1, 1)
-        tables = _tables(self.gaussian_conditional)
+        z_hat = self.entropy_bottleneck.decode((shape[0] // 4, shape[1] // 4), decoder)
+        of_scales = tables(self.gaussian_conditional)
 
-        def code(_: Tensor | None, indexes: Tensor, mean: Tensor) -> Tensor:
-            return torch.tensor(decoder.decode_stream(_list(indexes), *tables), device=device)
+        def code(_: Tensor | None, indexes: Tensor) -> Tensor:
+            return torch.tensor(decoder.decode_stream(flat_list(indexes), *of_scales), device=z_hat.device)
 
         return self._walk(z_hat, quality, snap, code, None, shape)
 
     def _hyper_latent(self, y: Tensor, quality: Tensor) -> Tensor:
-        eb = self.entropy_bottleneck
-        z = self.h_a((y.float() / self.log_std.exp()[:, None, None])[None], quality[None]).float()
-        return eb.quantize(z, "dequantize", eb._get_medians().detach().reshape(1, -1, 1, 1))
+        return self.h_a(self.normalize(y.float())[None], quality[None]).float()
 
     @torch.no_grad()
     def _walk(
@@ -237,7 +231,7 @@ class CheckerboardHyperprior(LatentCodec):
         z_hat: Tensor,
         quality: Tensor,
         snap: Snap,
-        code: Callable[[Tensor | None, Tensor, Tensor], Tensor],
+        code: Callable[[Tensor | None, Tensor], Tensor],
         y: Tensor | None,
         shape: tuple[int, int] | None = None,
     ) -> Tensor:
@@ -262,7 +256,7 @@ class CheckerboardHyperprior(LatentCodec):
                 mean = snap(mean[here] * MEAN_STEPS).double() / MEAN_STEPS
                 indexes = snap(_scale_index(log_scale[here])).clamp(0, SCALE_LEVELS - 1)
                 wanted = None if target is None else torch.round(target[row][here] - mean).int()
-                current[here] = code(wanted, indexes, mean).double() + mean
+                current[here] = code(wanted, indexes).double() + mean
             done = torch.cat((done, (current / norm[row])[None]), dim=1)
         return (done * self.log_std.double().exp()[:, None, None]).float()
 
@@ -292,11 +286,3 @@ def _anchor_mask(like: Tensor) -> Tensor:
 def _group_slices(groups: Sequence[int]) -> list[slice]:
     ends = torch.tensor(groups).cumsum(0).tolist()
     return [slice(end - n, end) for end, n in zip(ends, groups, strict=True)]
-
-
-def _tables(model: nn.Module) -> tuple[list, list, list]:
-    return model._quantized_cdf.tolist(), model._cdf_length.tolist(), model._offset.tolist()
-
-
-def _list(values: Tensor) -> list[int]:
-    return values.reshape(-1).int().tolist()

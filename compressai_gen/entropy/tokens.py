@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 
 import torch
-from compressai.ans import BufferedRansEncoder, RansDecoder
+from compressai.ans import BufferedRansEncoder
 from torch import Tensor
 
 from compressai_gen.entropy.exact import Snap
+from compressai_gen.entropy.rans import open_stream
 
 __all__ = ["PRECISION", "TokenCoder", "TokenCost", "TokenDecoder", "TokenEncoder", "frequencies"]
 
@@ -72,9 +73,7 @@ class TokenDecoder:
     """Decodes tokens that :class:`TokenEncoder` coded."""
 
     def __init__(self, payload: bytes, capacity: int):
-        self._coder = RansDecoder()
-        # The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say.
-        self._coder.set_stream(payload + bytes(4 * capacity + 64))
+        self._coder = open_stream(payload, capacity)
 
     def __call__(self, tokens: Tensor | None, table: Tensor) -> Tensor:
         """Decodes tokens (P,) by frequencies (P, K)."""

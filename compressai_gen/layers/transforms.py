@@ -63,10 +63,16 @@ class ResidualBlock(nn.Module):
 class _Stages(nn.ModuleList):
     """Residual blocks with a resampling convolution between every two stages."""
 
-    def run(self, h: Tensor, quality: Tensor) -> Tensor:
+    def run(self, h: Tensor, quality: Tensor) -> list[Tensor]:
+        """Returns the features at the end of each stage."""
+        features = []
         for module in self:
-            h = module(h, quality) if isinstance(module, ResidualBlock) else module(h)
-        return h
+            if isinstance(module, ResidualBlock):
+                h = module(h, quality)
+            else:
+                features.append(h)
+                h = module(h)
+        return [*features, h]
 
 
 class AnalysisTransform(nn.Module):
@@ -97,7 +103,7 @@ class AnalysisTransform(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             linear = self.linear(x.float() if self.linear.weight.dtype == torch.float32 else x)
         h = self.stem(F.pixel_unshuffle(x - 0.5, 4).contiguous(memory_format=torch.channels_last))
-        return linear + self.head(F.leaky_relu(self.stages.run(h, quality), 0.1)).to(linear.dtype)
+        return linear + self.head(F.leaky_relu(self.stages.run(h, quality)[-1], 0.1)).to(linear.dtype)
 
 
 class SynthesisTransform(nn.Module):
@@ -132,11 +138,18 @@ class SynthesisTransform(nn.Module):
 
     def forward(self, y_hat: Tensor, quality: Tensor, side: Tensor | None = None) -> Tensor:
         """Returns the image in float32; ``side`` is (N, side_channels, h, w)."""
+        return self.picture(y_hat, self.features(y_hat, quality, side))
+
+    def features(self, y_hat: Tensor, quality: Tensor, side: Tensor | None = None) -> list[Tensor]:
+        """Returns the network's features at 1/4, 1/8 and 1/16 of the resolution; arguments as :meth:`forward`."""
+        h = y_hat if side is None else torch.cat((y_hat, side.to(y_hat.dtype)), dim=1)
+        return self.stages.run(self.stem(h.contiguous(memory_format=torch.channels_last)), quality)[::-1]
+
+    def picture(self, y_hat: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Returns the image of a latent and its :meth:`features`."""
         with torch.autocast(y_hat.device.type, enabled=False):
             linear = self.linear(y_hat)
-        h = y_hat if side is None else torch.cat((y_hat, side.to(y_hat.dtype)), dim=1)
-        h = self.stem(h.contiguous(memory_format=torch.channels_last))
-        return linear + F.pixel_shuffle(self.head(F.leaky_relu(self.stages.run(h, quality), 0.1)), 4).to(linear.dtype)
+        return linear + F.pixel_shuffle(self.head(F.leaky_relu(features[0], 0.1)), 4).to(linear.dtype)
 
 
 def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from compressai.models import CompressionModel
-from torch import Tensor
+from torch import Tensor, nn
 
+from compressai_gen.diffusion.sampler import STEPS
+from compressai_gen.diffusion.tiling import ALIGN, OVERLAP
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
 from compressai_gen.entropy.exact import Snap, encode_at_safe_phase
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
+from compressai_gen.layers.precision import bfloat16_autocast
 
-__all__ = ["GenerativeCodec"]
+__all__ = ["DecoderOptions", "GenerativeCodec"]
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """How a stream is turned into a picture; no option changes what the stream holds.
+
+    Attributes:
+        steps: of the sampler: 0 for the base decoder's picture, or one of 1, 2, 4, 8; None: the model's default.
+        seed: of the noise; None: the stream's own, so that the same bytes always give the same picture.
+        consistency: whether the consistency branch guides the denoiser.
+        syntax: whether the syntax in the stream is used.
+        tile: largest side in pixels of the tiles that large images are decoded in, a multiple of 64 from 256 up.
+    """
+
+    steps: int | None = None
+    seed: int | None = None
+    consistency: bool = True
+    syntax: bool = True
+    tile: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps not in (0, *STEPS):
+            raise CodecError(f"steps is 0 (the base picture) or one of {STEPS}, not {self.steps!r}")
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise CodecError(f"seed is a number from 0 to 2^32 - 1, not {self.seed!r}")
+        if self.tile % ALIGN or self.tile < 2 * OVERLAP:
+            raise CodecError(f"tile is a multiple of {ALIGN} and at least {2 * OVERLAP}, not {self.tile!r}")
 
 
 class GenerativeCodec(CompressionModel):
@@ -28,9 +60,12 @@ class GenerativeCodec(CompressionModel):
     n_qualities = 5
     multiple: int
     """Images are padded to multiples of this many pixels by repeating the last row and column."""
+    denoiser: nn.Module | None
+    default_steps = 1
 
     def __init__(self) -> None:
         super().__init__()
+        self.denoiser = None
         # A buffer, so that a saved checkpoint remembers it and CompressAI's tools, which pass none, find it.
         self.register_buffer("quality", torch.tensor(3))
 
@@ -46,16 +81,18 @@ class GenerativeCodec(CompressionModel):
         """Maps padded images (N, 3, H, W) to latents, one row an image."""
 
     @abstractmethod
-    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap) -> bytes:
-        """Codes one image's latent at a quality (integer from 0, no dimension)."""
+    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
+        """Codes one image's latent at a quality (integer from 0, no dimension); ``x`` (1, 3, H, W) is the image."""
 
     @abstractmethod
-    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Tensor:
-        """Decodes what :meth:`synthesize` needs; ``shape`` is the padded image's (height, width)."""
+    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Any:
+        """Decodes what :meth:`synthesize` needs of one image; ``shape`` is the padded image's (height, width)."""
 
     @abstractmethod
-    def synthesize(self, decoded: Tensor, quality: Tensor) -> Tensor:
-        """Maps decoded latents (N, ...) at qualities (N,) to padded images."""
+    def synthesize(
+        self, decoded: Sequence[Any], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
+    ) -> Tensor:
+        """Maps what was decoded of N images at qualities (N,) to padded images."""
 
     def _quality_index(self, quality: int | None, n: int) -> Tensor:
         q = int(self.quality) if quality is None else int(quality)
@@ -87,22 +124,33 @@ class GenerativeCodec(CompressionModel):
         q = self._quality_index(quality, x.shape[0])
         size = x.shape[-2:]
         strings = []
-        for latent, q_i in zip(self.analyze(self.pad(x), q), q, strict=True):
-            phase, payload = encode_at_safe_phase(lambda snap, y=latent, q_i=q_i: self.encode_latent(y, q_i, snap))
+        x = self.pad(x)
+        with self.picture_precision():
+            latents = self.analyze(x, q)
+        for i, q_i in enumerate(q):
+            phase, payload = encode_at_safe_phase(
+                lambda snap, i=i, q_i=q_i: self.encode_latent(latents[i], q_i, snap, x[i : i + 1])
+            )
             strings.append(pack(self.name, Stream(int(q_i), phase, payload), size))
         return {"strings": [strings], "shape": torch.Size(size)}
 
     @torch.no_grad()
-    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> dict[str, Tensor]:
+    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int], **options: Any) -> dict[str, Tensor]:
         """Decompresses what :meth:`compress` returned, at whatever quality it was made.
+
+        Args:
+            strings, shape: as :meth:`compress` returned them.
+            **options: of :class:`DecoderOptions`.
 
         Returns:
             ``x_hat``: (N, 3, H, W) in [0, 1].
 
         Raises:
             BitstreamError: a stream is truncated, damaged, another codec's or of another size.
+            CodecError: an option has an impossible value.
         """
         self._check_updated()
+        chosen = DecoderOptions(**options)
         if len(strings) != 1 or not strings[0]:
             raise BitstreamError(f"{self.name} has one list of strings, with a string per image, not {len(strings)}")
         streams = [unpack(self.name, data, shape) for data in strings[0]]
@@ -112,8 +160,13 @@ class GenerativeCodec(CompressionModel):
             raise BitstreamError(f"{self.name} has qualities 1 to {self.n_qualities}: the stream is of a newer version")
         q = torch.tensor([s.quality for s in streams], device=self.quality.device)
         decoded = [self.decode_latent(s.payload, padded, q_i, Snap(s.phase)) for s, q_i in zip(streams, q, strict=True)]
-        x_hat = self.synthesize(torch.cat(decoded), q)
-        return {"x_hat": x_hat[..., :height, :width].clamp(0, 1)}
+        with self.picture_precision():
+            x_hat = self.synthesize(decoded, q, [s.checksum for s in streams], chosen)
+        return {"x_hat": x_hat[..., :height, :width].float().clamp(0, 1)}
+
+    def picture_precision(self) -> contextlib.AbstractContextManager:
+        """What transforms run in: bfloat16 where that is fast; in training it is the trainer who decides."""
+        return contextlib.nullcontext() if self.training else bfloat16_autocast(self.quality.device)
 
     def header_likelihoods(self, x: Tensor) -> Tensor:
         """Likelihoods (N, 4) that stand for the header's bytes, so that estimated rates count every bit."""

@@ -3,31 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import torch
+from compressai.ans import BufferedRansEncoder
 from compressai.registry import register_model
 from torch import Tensor
 
+from compressai_gen.diffusion.denoiser import FACTOR, create_denoiser, to_image, to_sample
+from compressai_gen.diffusion.guidance import REGION, ConsistencyBranch, Guidance
+from compressai_gen.diffusion.restore import (
+    RESIDUAL_SCALE,
+    Conditions,
+    estimate,
+    noisy_samples,
+    restore,
+    synthesize_tiled,
+    to_residual,
+)
+from compressai_gen.diffusion.tiling import plan_tiles
 from compressai_gen.entropy.exact import Snap
 from compressai_gen.entropy.hyperprior import CheckerboardHyperprior
+from compressai_gen.entropy.rans import open_stream
+from compressai_gen.entropy.syntax import SyntaxCodec
+from compressai_gen.errors import CodecError
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
-from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.models.base import DecoderOptions, GenerativeCodec
 
 __all__ = ["CGDM"]
+
+SAMPLE_CHANNELS = 3 * FACTOR**2
+
+
+class _Decoded(NamedTuple):
+    """What a stream holds of one image."""
+
+    y_hat: Tensor
+    syntax: Tensor | None
 
 
 @register_model("cgdm")
 class CGDM(GenerativeCodec):
-    r"""Consistency guided diffusion codec; this version is its end-to-end codec, whose picture is ``x_base``.
+    r"""Consistency guided diffusion codec.
 
     .. code-block:: none
 
-                ┌───┐    y    ┌────────────────────────┐ y_hat ┌───┐
-        x ──►───┤g_a├──►──────┤ latent_codec           ├───►───┤g_s├──►── x_base
-                └───┘         │ gain, hyperprior,      │       └───┘
-                              │ checkerboard, channel  │
-                              │ groups: exact          │
-                              └────────────────────────┘
+                ┌───┐    y    ┌────────────────────────┐ y_hat ┌───┐ x_base
+        x ──┬─►─┤g_a├──►──────┤ latent_codec           ├─┬─►───┤g_s├──┬────────────────────┐
+            │   └───┘         │ gain, hyperprior,      │ │     └─┬─┘  │    noise           │
+            │                 │ checkerboard, channel  │ │       │    │      │             │
+            │                 │ groups: exact          │ │   features │      ▼             ▼
+            │                 └────────────────────────┘ │       ▼    │ ┌──────────┐ r   ┌─┴─┐
+            │                                            └─►┌───────┐ └►┤ denoiser ├──►──┤ + ├─► x_hat
+            │                     ┌────────┐  syntax        │consis-├──►│ steps    │     └───┘
+            └──── x - x_base ──►──┤ syntax ├──►─────────────┤tency  │   └──────────┘
+                                  └────────┘   fusion (SFF) └───────┘
 
     Args:
         groups: channels of the latent's groups, in coding order.
@@ -36,6 +67,10 @@ class CGDM(GenerativeCodec):
         widths: channels of ``g_a`` and ``g_s`` at 1/4, 1/8 and 1/16 of the resolution.
         blocks: residual blocks of ``g_a`` there.
         decoder_blocks: residual blocks of ``g_s`` there.
+        diffusion: whether the model has its generative half; without, it is the end-to-end codec alone.
+        denoiser_widths: channels of the denoiser at 1/4, 1/8 and 1/16 of the resolution.
+        denoiser_layers: residual blocks of the denoiser there.
+        syntax_channels: numbers per region of the syntax.
     """
 
     name = "cgdm"
@@ -49,46 +84,158 @@ class CGDM(GenerativeCodec):
         widths: Sequence[int] = (96, 160, 224),
         blocks: Sequence[int] = (2, 2, 2),
         decoder_blocks: Sequence[int] = (4, 3, 3),
+        diffusion: bool = True,
+        denoiser_widths: Sequence[int] = (96, 128, 160),
+        denoiser_layers: int = 1,
+        syntax_channels: int = 4,
     ):
         super().__init__()
-        channels = sum(groups)
-        self.g_a = AnalysisTransform(channels, widths, blocks, self.n_qualities)
-        self.g_s = SynthesisTransform(channels, widths, decoder_blocks, self.n_qualities)
-        self.latent_codec = CheckerboardHyperprior(groups, hyper_channels, hyper_width, self.n_qualities)
+        channels, n = sum(groups), self.n_qualities
+        self.g_a = AnalysisTransform(channels, widths, blocks, n)
+        self.g_s = SynthesisTransform(channels, widths, decoder_blocks, n)
+        self.latent_codec = CheckerboardHyperprior(groups, hyper_channels, hyper_width, n)
+        self.consistency = self.syntax = None
+        if diffusion:
+            self.denoiser = create_denoiser(SAMPLE_CHANNELS, denoiser_widths, denoiser_layers, n)
+            self.consistency = ConsistencyBranch(channels, widths, denoiser_widths, denoiser_layers, n, syntax_channels)
+            self.syntax = SyntaxCodec(SAMPLE_CHANNELS, syntax_channels, 64, n)
 
-    def forward(self, x: Tensor, quality: Tensor | int | None = None) -> dict[str, Any]:
+    @classmethod
+    def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> CGDM:
+        """Builds the model of ``config`` with these weights, with its generative half if they have one."""
+        has_denoiser = any(name.startswith("denoiser.") for name in state_dict)
+        return super().from_state_dict(state_dict, **{"diffusion": has_denoiser, **config})
+
+    def forward(
+        self, x: Tensor, quality: Tensor | int | None = None, timesteps: Tensor | None = None
+    ) -> dict[str, Any]:
         """Estimates what :meth:`compress` and :meth:`decompress` do.
 
         Args:
             x: (N, 3, H, W) in [0, 1].
             quality: one for all, or a tensor (N,) with one for each image, from 1; the model's own by default.
+            timesteps: (N,), to train the generative half there; see :meth:`estimate_restored`.
 
         Returns:
-            ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``y``, ``z`` and ``header``; in training mode also
-            ``rounded_likelihoods``.
+            ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``y``, ``z``, ``syntax`` and ``header``. In training mode the
+            end-to-end codec alone is estimated: ``x_hat`` is ``x_base``, there is no ``syntax``, and
+            ``rounded_likelihoods`` come with it.
         """
         q = quality - 1 if isinstance(quality, Tensor) else self._quality_index(quality, x.shape[0])
-        out = self.latent_codec(self.g_a(self.pad(x), q), q)
-        x_hat = self.g_s(out["y_hat"], q)[..., : x.shape[2], : x.shape[3]]
-        likelihoods = out.pop("likelihoods") | {"header": self.header_likelihoods(x)}
-        return {"x_hat": x_hat, "likelihoods": likelihoods} | {k: v for k, v in out.items() if k != "y_hat"}
+        padded = self.pad(x)
+        if timesteps is not None:
+            return self.estimate_restored(padded, q, timesteps)
+        with self.picture_precision():
+            y = self.g_a(padded, q)
+        out = self.latent_codec(y, q)
+        y_hat, likelihoods = out.pop("y_hat"), out.pop("likelihoods") | {"header": self.header_likelihoods(x)}
+        if self.training:
+            x_hat = self.g_s(y_hat, q)
+        else:
+            syntax = None
+            if self.syntax is not None:
+                syntax, likelihoods["syntax"] = self.syntax(self._analyze_syntax(padded, y_hat, q))
+            decoded = [_Decoded(y_hat[i : i + 1], None if syntax is None else syntax[i : i + 1]) for i in range(len(x))]
+            with self.picture_precision():
+                x_hat = self.synthesize(decoded, q, [0] * len(x), DecoderOptions())
+        return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": likelihoods} | out
+
+    def estimate_restored(self, x: Tensor, quality: Tensor, timesteps: Tensor) -> dict[str, Any]:
+        """One denoising step from a noisy residual, with gradients for all but the end-to-end codec.
+
+        One image in ten goes without syntax and one in ten without guidance, so that a decoder may switch them off.
+
+        Args:
+            x: padded images (N, 3, H, W).
+            quality: (N,), from 0.
+            timesteps: (N,).
+
+        Returns:
+            ``x_hat``, ``x_base`` (N, 3, H, W) and the ``likelihoods`` of ``syntax``.
+        """
+        with torch.no_grad():
+            y_hat = self.latent_codec(self.g_a(x, quality), quality)["y_hat"]
+            features = self.g_s.features(y_hat, quality)
+            x_base = self.g_s.picture(y_hat, features)
+        residual, sample_base = to_residual(x, x_base), to_sample(x_base)
+        syntax, likelihoods = self.syntax(self.syntax.analyze(residual, sample_base, quality))
+        keep = (torch.rand(2, len(x), 1, 1, 1, device=x.device) >= 0.1).float()
+        guidance = self.consistency(features, self.latent_codec.normalize(y_hat), syntax, quality, *keep)
+        denoise = partial(estimate, self.denoiser, guidance)
+        conditions = Conditions(quality, sample_base, y_hat, syntax)
+        noisy = noisy_samples(denoise, residual, timesteps, conditions)
+        x_hat = x_base + to_image(denoise(noisy, timesteps, conditions)) / RESIDUAL_SCALE
+        return {"x_hat": x_hat, "x_base": x_base, "likelihoods": {"syntax": likelihoods}}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
         """Builds the coder's integer tables; the scale table is fixed by the format, so an argument is ignored."""
-        return self.latent_codec.update(force=force)
+        updated = self.syntax is not None and self.syntax.entropy_bottleneck.update(force=force)
+        return self.latent_codec.update(force=force) or updated
 
     def analyze(self, x: Tensor, quality: Tensor) -> Tensor:
         """See :class:`GenerativeCodec`."""
         return self.g_a(x, quality)
 
-    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap) -> bytes:
+    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
         """See :class:`GenerativeCodec`."""
-        return self.latent_codec.compress(latent, quality, snap)
+        encoder = BufferedRansEncoder()
+        y_hat = self.latent_codec.compress(latent, quality, snap, encoder)
+        if self.syntax is not None:
+            self.syntax.compress(self._analyze_syntax(x, y_hat, quality[None]), encoder)
+        return encoder.flush()
 
-    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Tensor:
+    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> _Decoded:
         """See :class:`GenerativeCodec`."""
-        return self.latent_codec.decompress(payload, (shape[0] // BLOCK, shape[1] // BLOCK), quality, snap)
+        latent_shape, regions = ((shape[0] // n, shape[1] // n) for n in (BLOCK, REGION))
+        n_symbols = self.latent_codec.n_symbols(latent_shape)
+        if self.syntax is not None:
+            n_symbols += self.syntax.channels * regions[0] * regions[1]
+        decoder = open_stream(payload, n_symbols)
+        y_hat = self.latent_codec.decompress(latent_shape, quality, snap, decoder)
+        return _Decoded(y_hat, None if self.syntax is None else self.syntax.decompress(regions, decoder))
 
-    def synthesize(self, decoded: Tensor, quality: Tensor) -> Tensor:
+    def synthesize(
+        self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
+    ) -> Tensor:
         """See :class:`GenerativeCodec`."""
-        return self.g_s(decoded, quality)
+        steps = options.steps
+        if steps is None:
+            steps = self.default_steps if self.denoiser is not None else 0
+        y_hat = torch.cat([d.y_hat for d in decoded])
+        tiles = plan_tiles(y_hat.shape[-2] * BLOCK, y_hat.shape[-1] * BLOCK, options.tile)
+        if not steps:
+            return synthesize_tiled(self.g_s, y_hat, quality, tiles)
+        if self.denoiser is None:
+            raise CodecError("this cgdm has no denoiser: steps must be 0")
+        features = None
+        if len(tiles) == 1:
+            features = self.g_s.features(y_hat, quality)
+            x_base = self.g_s.picture(y_hat, features)
+        else:
+            x_base = synthesize_tiled(self.g_s, y_hat, quality, tiles)
+        syntax = torch.cat([d.syntax for d in decoded]) if options.syntax else None
+        conditions = Conditions(quality, to_sample(x_base), y_hat, syntax)
+        guide = partial(self.guide, features=features) if options.consistency else _no_guidance
+        seeds = seeds if options.seed is None else [options.seed] * len(decoded)
+        return restore(self.denoiser, guide, conditions, seeds, steps, tiles)
+
+    def guide(self, conditions: Conditions, features: Sequence[Tensor] | None = None) -> Guidance:
+        """Runs the consistency branch with SFF.
+
+        Args:
+            conditions: of the image or of a tile.
+            features: of ``g_s``, if they are at hand.
+        """
+        y_hat, quality = conditions.latent, conditions.quality
+        if features is None:
+            features = self.g_s.features(y_hat, quality)
+        return self.consistency(features, self.latent_codec.normalize(y_hat), conditions.syntax, quality)
+
+    def _analyze_syntax(self, x: Tensor, y_hat: Tensor, quality: Tensor) -> Tensor:
+        with self.picture_precision():
+            x_base = self.g_s(y_hat, quality)
+            return self.syntax.analyze(to_residual(x, x_base), to_sample(x_base), quality)
+
+
+def _no_guidance(conditions: Conditions) -> None:
+    return None

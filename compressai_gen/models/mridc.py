@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from compressai_gen.entropy.exact import Snap, in_float64
 from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, frequencies
+from compressai_gen.errors import CodecError
 from compressai_gen.layers.masking import N_GROUPS, coding_groups, fill_unsent, grid_levels
 from compressai_gen.layers.prediction import TokenPredictor
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
-from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.models.base import DecoderOptions, GenerativeCodec
 
 __all__ = ["MRIDC"]
 
@@ -77,10 +78,12 @@ class MRIDC(GenerativeCodec):
             ``commitment`` (N,), the mean squared distance of vectors to their codes.
         """
         q = quality - 1 if isinstance(quality, Tensor) else self._quality_index(quality, x.shape[0])
-        y = self.analyze(self.pad(x), q)
+        with self.picture_precision():
+            y = self.analyze(self.pad(x), q)
         levels = self._levels(q, y.shape[-2:])
         y_hat, tokens, commitment = self.quantizer(y, levels)
-        x_hat = self._render(y_hat, levels, q)[..., : x.shape[2], : x.shape[3]]
+        with self.picture_precision():
+            x_hat = self._render(y_hat, levels, q)[..., : x.shape[2], : x.shape[3]]
         likelihoods = {"tokens": self._likelihoods(tokens, levels), "header": self.header_likelihoods(x)}
         return {"x_hat": x_hat, "likelihoods": likelihoods} | ({"commitment": commitment} if self.training else {})
 
@@ -92,7 +95,7 @@ class MRIDC(GenerativeCodec):
         """See :class:`GenerativeCodec`."""
         return self.g_a(x, quality).float()
 
-    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap) -> bytes:
+    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
         """See :class:`GenerativeCodec`."""
         levels = self._levels(quality[None], latent.shape[-2:])
         tokens = self.quantizer(latent[None], levels)[1]
@@ -105,9 +108,14 @@ class MRIDC(GenerativeCodec):
         levels = self._levels(quality[None], (shape[0] // BLOCK, shape[1] // BLOCK))[0]
         return self._walk(levels, snap, TokenDecoder(payload, int(levels.sum())), None)[None]
 
-    def synthesize(self, decoded: Tensor, quality: Tensor) -> Tensor:
+    def synthesize(
+        self, decoded: Sequence[Tensor], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
+    ) -> Tensor:
         """See :class:`GenerativeCodec`."""
-        return self._render(self.quantizer.embed(decoded), self._levels(quality, decoded.shape[-2:]), quality)
+        if options.steps:
+            raise CodecError("this mridc has a plain decoder: steps must be 0")
+        tokens = torch.cat(list(decoded))
+        return self._render(self.quantizer.embed(tokens), self._levels(quality, tokens.shape[-2:]), quality)
 
     def _levels(self, quality: Tensor, shape: Sequence[int]) -> Tensor:
         """Levels (N, h, w) that each position gets at qualities (N,)."""

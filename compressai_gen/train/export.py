@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import platform
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compressai_gen._version import __version__
+from compressai_gen.errors import RecipeError
 from compressai_gen.train.recipe import Recipe
 
-__all__ = ["export", "half_precision_state"]
+__all__ = ["described_weights", "export", "half_precision_state", "load_weights"]
 
 
 @torch.no_grad()
@@ -38,6 +41,34 @@ def half_precision_state(model: nn.Module) -> dict[str, Tensor]:
 
 def _is_weight(name: str, tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dim() >= 2 and "entropy_bottleneck" not in name and "log_" not in name
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads weights; parts that the file has nothing of, such as a denoiser, stay as they are.
+
+    Raises:
+        RecipeError: the file is missing, is not safetensors, or is another model's.
+    """
+    try:
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        parts = {name.split(".")[0] for name in state}
+        untouched = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in parts}
+        model.load_state_dict(untouched | state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RecipeError(f"{path} cannot be used to start from: {error}") from error
+
+
+def described_weights(path: Path) -> dict[str, Any]:
+    """Returns the SHA-256 of a weight file and, where its record lies beside it, the recipe and run that made it.
+
+    A record is ``record.json`` in a run's folder and ``<model>.json`` in the zoo.
+    """
+    described: dict[str, Any] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    for beside in (path.with_name("record.json"), path.with_suffix(".json")):
+        if beside.is_file():
+            record = json.loads(beside.read_text(encoding="utf-8"))
+            return described | {"recipe": record["recipe"]["name"], "run": record["run"]}
+    return described
 
 
 def export(model: nn.Module, recipe: Recipe, output: Path, validation: list[dict], run: dict[str, Any]) -> None:

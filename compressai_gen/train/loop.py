@@ -6,10 +6,10 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lpips
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from compressai_gen.data.images import list_images, read_image
-from compressai_gen.errors import DatasetError, RecipeError
+from compressai_gen.errors import RecipeError
+from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.train.data import CropDataset
-from compressai_gen.train.export import export
-from compressai_gen.train.objectives import OBJECTIVES
+from compressai_gen.train.export import described_weights, export, load_weights
+from compressai_gen.train.objectives import OBJECTIVES, Objective
 from compressai_gen.train.recipe import Recipe
+from compressai_gen.train.validate import validate
 
-__all__ = ["train", "validate"]
+__all__ = ["train"]
 
 
 class _Progress:
@@ -49,7 +50,7 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
         recipe: see :func:`compressai_gen.train.recipe.load_recipe`.
         data_root: folder in which the recipe's training and validation folders lie.
         output: gets ``checkpoint/`` (resumable), ``log.jsonl``, ``model.safetensors`` (EMA weights), ``record.json``.
-        init: a checkpoint's ``model.safetensors`` to start from instead of the warm start.
+        init: weights (safetensors) to start from instead of the warm start.
     """
     accelerator = Accelerator(mixed_precision="bf16")
     # Several processes must not sample the same crops; a resumed run draws fresh ones.
@@ -62,29 +63,21 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
         length=max(stage.steps * stage.batch for stage in recipe.stages) * accelerator.num_processes,
         progress=main,
     )
-    if recipe.model not in OBJECTIVES:
-        raise RecipeError(f"{recipe.name}: no model {recipe.model!r} can be trained; known: {', '.join(OBJECTIVES)}")
-    try:
-        model = MODELS[recipe.model](**recipe.config)
-        objective = OBJECTIVES[recipe.model](**recipe.objective).to(accelerator.device)
-    except TypeError as error:
-        raise RecipeError(f"{recipe.name}: {error}") from error
+    model, objective = _build(recipe)
     checkpoint = output / "checkpoint"
     if init is not None:
-        from safetensors.torch import load_file
-
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(init).items()})
+        load_weights(model, init)
     elif not checkpoint.exists():
         objective.warm_start(model, data)
     model.to(accelerator.device, memory_format=torch.channels_last)
-    objective.to(memory_format=torch.channels_last)
-    # The factorized prior's quantiles are found by bisection when tables are built, not by an auxiliary loss.
-    parameters = [p for name, p in model.named_parameters() if not name.endswith("quantiles")]
-    # Gains and the factorized prior have far to go on logarithmic scales: a convolution's step is too slow for them.
-    fast = [p for name, p in model.named_parameters() if _is_fast(name)]
-    slow = [p for name, p in model.named_parameters() if not _is_fast(name) and not name.endswith("quantiles")]
-    groups = [{"params": slow, "speed": 1.0}, {"params": fast, "speed": 8.0}]
-    optimizer = torch.optim.Adam([g for g in groups if g["params"]], betas=(0.9, 0.99), fused=True)
+    objective.to(accelerator.device, memory_format=torch.channels_last)
+    model.requires_grad_(False)
+    for module in objective.trained(model):
+        module.requires_grad_(True)
+    # The factorized priors' quantiles are found by bisection when tables are built, not by an auxiliary loss.
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad and not n.endswith("quantiles")}
+    parameters = list(named.values())
+    optimizer = _optimizer(named)
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
     progress = _Progress()
     prepared, optimizer = accelerator.prepare(model, optimizer)
@@ -122,15 +115,11 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
         if done or progress.step % recipe.validate_every == 0:
             accelerator.wait_for_everyone()
             if main:
-                run = {
-                    "step": progress.step,
-                    "seconds": progress.seconds,
-                    "hardware": f"on {accelerator.num_processes} x {accelerator.device.type}, "
-                    f"{torch.get_num_threads()} threads each",
-                    "images": len(data.images),
-                    "data": recipe.data["description"],
-                }
-                _validate_and_export(recipe, model, ema, parameters, run, data_root, output)
+                run = _describe(recipe, progress, accelerator, len(data.images), init)
+                ema.store(parameters)
+                ema.copy_to(parameters)
+                _validate_and_export(recipe, model.eval(), run, data_root, output)
+                ema.restore(parameters)
             accelerator.wait_for_everyone()
         # After the export: a finished checkpoint means that everything was written.
         if done or progress.step % recipe.checkpoint_every == 0:
@@ -138,11 +127,25 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
     accelerator.end_training()
 
 
-def _is_fast(name: str) -> bool:
-    return name.endswith("log_gain") or ("entropy_bottleneck" in name and not name.endswith("quantiles"))
+def _build(recipe: Recipe) -> tuple[GenerativeCodec, Objective]:
+    if recipe.model not in MODELS or recipe.task not in OBJECTIVES.get(recipe.model, {}):
+        known = ", ".join(f"{model}: {task}" for model, tasks in OBJECTIVES.items() for task in tasks)
+        raise RecipeError(f"{recipe.name}: {recipe.model!r} has no task {recipe.task!r} to train; known: {known}")
+    try:
+        return MODELS[recipe.model](**recipe.config), OBJECTIVES[recipe.model][recipe.task](**recipe.objective)
+    except TypeError as error:
+        raise RecipeError(f"{recipe.name}: {error}") from error
 
 
-def _batches(recipe: Recipe, data: CropDataset, accelerator: Accelerator, progress: _Progress):
+def _optimizer(named: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+    # Gains and the factorized prior have far to go on logarithmic scales: a convolution's step is too slow for them.
+    fast = [p for name, p in named.items() if name.endswith("log_gain") or "entropy_bottleneck" in name]
+    slow = [p for name, p in named.items() if not (name.endswith("log_gain") or "entropy_bottleneck" in name)]
+    groups = [{"params": slow, "speed": 1.0}, {"params": fast, "speed": 8.0}]
+    return torch.optim.Adam([g for g in groups if g["params"]], betas=(0.9, 0.99), fused=True)
+
+
+def _batches(recipe: Recipe, data: CropDataset, accelerator: Accelerator, progress: _Progress) -> Iterator[Tensor]:
     """Yields batches, stage by stage, from the step that ``progress`` has reached."""
     end = 0
     for stage in recipe.stages:
@@ -182,71 +185,22 @@ def _save(accelerator: Accelerator, checkpoint: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _describe(
+    recipe: Recipe, progress: _Progress, accelerator: Accelerator, n_images: int, init: Path | None
+) -> dict[str, Any]:
+    hardware = f"on {accelerator.num_processes} x {accelerator.device.type}, {torch.get_num_threads()} threads each"
+    run = progress.state_dict() | {"hardware": hardware, "images": n_images, "data": recipe.data["description"]}
+    return run if init is None else run | {"init": described_weights(init)}
+
+
 def _validate_and_export(
-    recipe: Recipe,
-    model: nn.Module,
-    ema: EMAModel,
-    parameters: list[nn.Parameter],
-    run: dict[str, Any],
-    data_root: Path,
-    output: Path,
+    recipe: Recipe, model: GenerativeCodec, run: dict[str, Any], data_root: Path, output: Path
 ) -> None:
-    ema.store(parameters)
-    ema.copy_to(parameters)
-    try:
-        rows = validate(model.eval(), data_root / recipe.data["valid"], recipe.data["valid_images"])
-        export(model, recipe, output, rows, run)
-        _append(output / "validation.jsonl", {"step": run["step"], "rows": rows})
-        for row in rows:
-            tqdm.write(f"step {run['step']} " + " ".join(f"{k} {v}" for k, v in row.items()))
-    finally:
-        ema.restore(parameters)
-        model.train()
-
-
-@torch.no_grad()
-def validate(model: nn.Module, folder: Path, per_class: int) -> list[dict[str, float]]:
-    """Measures estimated rate, PSNR and LPIPS of every quality on held-out photographs, by image size.
-
-    Args:
-        model: in evaluation mode, tables not needed.
-        folder: validation photographs.
-        per_class: how many images to take, evenly spaced, of those below and of those above 300,000 pixels.
-
-    Returns:
-        A row per quality and size class.
-    """
-    paths = list_images(folder)
-    if not paths:
-        raise DatasetError(f"no validation images in {folder}")
-    model.update(force=True)
-    images = [read_image(path) for path in paths]
-    classes = {
-        "small": [i for i in images if i.shape[1] * i.shape[2] < 300_000],
-        "large": [i for i in images if i.shape[1] * i.shape[2] >= 300_000],
-    }
-    device = model.quality.device
-    metric = lpips.LPIPS(net="alex", verbose=False).to(device)
-    rows = []
-    for quality in range(1, model.n_qualities + 1):
-        for name, members in classes.items():
-            chosen = members[:: max(1, len(members) // per_class)][:per_class]
-            sums = torch.zeros(3)
-            for image in chosen:
-                # At most Kodak's size: time goes with the area and the rate does not.
-                x = (image[None, :, :512, :768].float() / 255).to(device)
-                out = model(x, quality)
-                bits = sum(-p.double().log2().sum() for p in out["likelihoods"].values())
-                x_hat = (out["x_hat"].clamp(0, 1) * 255).round() / 255
-                psnr = -10 * (x_hat - x).square().mean().log10()
-                sums += torch.tensor((bits / math.prod(x.shape[2:]), psnr, metric(x_hat, x, normalize=True).item()))
-            if chosen:
-                bpp, psnr, perceptual = (sums / len(chosen)).tolist()
-                rows.append(
-                    {"quality": quality, "size": name, "n_images": len(chosen), "bpp": round(bpp, 5)}
-                    | {"psnr": round(psnr, 3), "lpips": round(perceptual, 4)}
-                )
-    return rows
+    rows = validate(model, data_root / recipe.data["valid"], recipe.data["valid_images"])
+    export(model, recipe, output, rows, run)
+    _append(output / "validation.jsonl", {"step": run["step"], "rows": rows})
+    for row in rows:
+        tqdm.write(f"step {run['step']} " + " ".join(f"{k} {v}" for k, v in row.items()))
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

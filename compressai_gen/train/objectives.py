@@ -3,47 +3,75 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import lpips
 import torch
+import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
+from compressai_gen.diffusion.sampler import STEPS, timesteps
+from compressai_gen.errors import RecipeError
 from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
+from compressai_gen.metrics import DistsMetric
 from compressai_gen.models import CGDM, MRIDC
+from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.train.data import CropDataset, sample_patches
 
-__all__ = ["OBJECTIVES", "CGDMObjective", "Distortion", "MRIDCObjective"]
+__all__ = ["OBJECTIVES", "CGDMObjective", "DiffusionObjective", "Distortion", "MRIDCObjective", "Objective"]
 
 
 class Distortion(nn.Module):
-    """Squared error and LPIPS (AlexNet), weighted."""
+    """Squared error, LPIPS (AlexNet) and DISTS, weighted."""
 
-    def __init__(self, mse_weight: float, lpips_weight: float):
+    def __init__(self, mse_weight: float, lpips_weight: float, dists_weight: float = 0.0):
         super().__init__()
-        self.weights = mse_weight, lpips_weight
+        self.weights = mse_weight, lpips_weight, dists_weight
         self.lpips = lpips.LPIPS(net="alex", verbose=False).requires_grad_(False)
+        self.dists = DistsMetric().model.requires_grad_(False) if dists_weight else None
 
     def forward(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted distortion of each image (N,) and the mean of each part."""
         mse = (x_hat.float() - x).square().mean(dim=(1, 2, 3))
         perceptual = self.lpips(x_hat, x, normalize=True).float().flatten()
         logs = {"psnr": (-10 * mse.detach().clamp_min(1e-10).log10()).mean(), "lpips": perceptual.detach().mean()}
-        return self.weights[0] * mse + self.weights[1] * perceptual, logs
+        loss = self.weights[0] * mse + self.weights[1] * perceptual
+        if self.dists is not None:
+            with torch.no_grad():
+                original = self.dists.forward_once(x)
+            pair = [[h.float() for h in f] for f in (original, self.dists.forward_once(x_hat.clamp(0, 1)))]
+            # Its covariances are differences of large numbers, for which bfloat16 is too coarse.
+            with torch.autocast(x.device.type, enabled=False):
+                texture = self.dists(*pair, require_grad=True).flatten()
+            loss, logs["dists"] = loss + self.weights[2] * texture, texture.detach().mean()
+        return loss, logs
 
 
-class _Objective(nn.Module):
-    """An objective whose checkpoints leave out the LPIPS network, which is public and frozen."""
+class Objective(nn.Module):
+    """What a training run minimizes. Checkpoints leave out the metric networks, which are public and frozen."""
+
+    distortion: Distortion
+
+    def warm_start(self, model: GenerativeCodec, data: CropDataset) -> None:
+        """Sets the untrained model's weights to something better than chance."""
+        raise RecipeError("this task goes on from trained weights: give them with --init")
+
+    def trained(self, model: GenerativeCodec) -> Iterable[nn.Module]:
+        """Returns the parts of the model that are trained."""
+        return (model,)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As usual, without the metric networks."""
         return {k: v for k, v in super().state_dict(*args, **kwargs).items() if not k.startswith("distortion.")}
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
+        """Loads what :meth:`state_dict` returned."""
         return super().load_state_dict(self.distortion.state_dict(prefix="distortion.") | state_dict, strict, assign)
 
 
-class CGDMObjective(_Objective):
+class CGDMObjective(Objective):
     """Rate plus distortion, with a Lagrangian weight per quality that is steered to that quality's target rate.
 
     The weight between rate and distortion decides more than the architecture in short runs, so it is not guessed: after
@@ -71,9 +99,8 @@ class CGDMObjective(_Objective):
         self.register_buffer("log_lambda", torch.tensor(initial_lambda).log())
         self.register_buffer("log_bpp", self.target.clone())
 
-    @staticmethod
     @torch.no_grad()
-    def warm_start(model: CGDM, data: CropDataset) -> None:
+    def warm_start(self, model: CGDM, data: CropDataset) -> None:
         """Starts the linear paths as a KLT of training patches and the prior from its statistics."""
         codec = model.latent_codec
         basis, mean, std = klt(sample_patches(data, BLOCK, 20000), sum(codec.groups))
@@ -105,7 +132,7 @@ class CGDMObjective(_Objective):
         self.log_lambda.clamp_(math.log(0.05), math.log(50))
 
 
-class MRIDCObjective(_Objective):
+class MRIDCObjective(Objective):
     """Distortion at fixed token budgets, commitment to the codes, and the predictor's cross-entropy.
 
     Args:
@@ -120,9 +147,8 @@ class MRIDCObjective(_Objective):
         self.commitment_weight = commitment_weight
         self.rate_weight = rate_weight
 
-    @staticmethod
     @torch.no_grad()
-    def warm_start(model: MRIDC, data: CropDataset) -> None:
+    def warm_start(self, model: MRIDC, data: CropDataset) -> None:
         """Starts the linear paths as a KLT of training patches and the codebooks by residual k-means on it."""
         quantizer = model.quantizer
         levels, entries, channels = quantizer.codebooks.shape
@@ -154,6 +180,55 @@ class MRIDCObjective(_Objective):
         return loss, logs | {"commitment": out["commitment"].detach().mean()}
 
 
+class DiffusionObjective(Objective):
+    """Trains the generative half at the timesteps that samplers visit; the end-to-end codec is frozen.
+
+    The first timestep of every sampler, pure noise, gets most of the weight. At later ones the noisy sample holds, by
+    turns, the true residual and the denoiser's own estimate of it, which is what it meets at decode time.
+
+    Args:
+        mse_weight, lpips_weight, dists_weight: of :class:`Distortion`.
+        consistency_weight: per squared distance of the picture's low frequencies (means of 8x8) to the base picture's.
+        syntax_weight: per bit of syntax and pixel.
+        first_share: share of samples at pure noise.
+    """
+
+    def __init__(
+        self,
+        mse_weight: float,
+        lpips_weight: float,
+        dists_weight: float,
+        consistency_weight: float,
+        syntax_weight: float = 0.0,
+        first_share: float = 0.6,
+    ):
+        super().__init__()
+        self.distortion = Distortion(mse_weight, lpips_weight, dists_weight)
+        self.consistency_weight = consistency_weight
+        self.syntax_weight = syntax_weight
+        self.first_share = first_share
+
+    def trained(self, model: GenerativeCodec) -> Iterable[nn.Module]:
+        """See :class:`Objective`."""
+        return [part for part in (model.denoiser, model.consistency, model.syntax) if part is not None]
+
+    def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the loss of a batch (N, 3, S, S) and what to log."""
+        codec = getattr(model, "module", model)
+        first, *later = timesteps(max(STEPS))
+        chosen = torch.tensor(later)[torch.randint(len(later), (x.shape[0],))]
+        t = torch.where(torch.rand(x.shape[0]) < self.first_share, first, chosen).to(x.device)
+        out = model(x, _every_quality(x, codec.n_qualities) + 1, t)
+        distortion, logs = self.distortion(out["x_hat"], x)
+        drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
+        loss = (distortion + self.consistency_weight * drift).mean()
+        logs["base_psnr"] = (-10 * (out["x_base"] - x).square().mean(dim=(1, 2, 3)).log10()).mean()
+        if out["likelihoods"]:
+            bpp = (_bits(out["likelihoods"]) / math.prod(x.shape[2:])).mean()
+            loss, logs["bpp"] = loss + self.syntax_weight * bpp, bpp.detach()
+        return loss, logs
+
+
 def _every_quality(x: Tensor, n_qualities: int) -> Tensor:
     """Every quality (N,) in turn from a random start: batches are balanced, and small ones see all in time."""
     return (torch.arange(x.shape[0], device=x.device) + torch.randint(n_qualities, ())) % n_qualities
@@ -164,5 +239,8 @@ def _bits(likelihoods: dict[str, Tensor]) -> Tensor:
     return sum(-p.log2().flatten(1).sum(1) for name, p in likelihoods.items() if name != "header")
 
 
-OBJECTIVES = {"cgdm": CGDMObjective, "mridc": MRIDCObjective}
-"""Objective of each registered model that can be trained."""
+OBJECTIVES: dict[str, dict[str, type[Objective]]] = {
+    "cgdm": {"codec": CGDMObjective, "diffusion": DiffusionObjective},
+    "mridc": {"codec": MRIDCObjective},
+}
+"""What each registered model can be trained for, by task."""

@@ -44,6 +44,7 @@ class Recipe:
     data: dict[str, Any]
     objective: dict[str, Any]
     config: dict[str, Any] = field(default_factory=dict)
+    task: str = "codec"
     checkpoint_every: int = 500
     validate_every: int = 2000
 

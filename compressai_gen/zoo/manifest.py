@@ -41,7 +41,7 @@ def model_config(name: str) -> dict[str, Any]:
 def fingerprint(name: str) -> str:
     """Returns what decides a model's output: the hash of its weights and of the source that runs them."""
     source = hashlib.sha256()
-    for folder in ("entropy", "layers", "models"):
+    for folder in ("diffusion", "entropy", "layers", "models"):
         for path in sorted((Path(compressai_gen.__file__).parent / folder).glob("*.py")):
             source.update(path.read_bytes())
     return f"{read_manifest().get(name, {}).get('sha256')} {source.hexdigest()}"

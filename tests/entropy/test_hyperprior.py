@@ -2,9 +2,11 @@ import copy
 
 import pytest
 import torch
+from compressai.ans import BufferedRansEncoder
 
 from compressai_gen.entropy.exact import Snap, encode_at_safe_phase
 from compressai_gen.entropy.hyperprior import CheckerboardHyperprior
+from compressai_gen.entropy.rans import open_stream
 
 QUALITY = torch.tensor(1)
 
@@ -27,8 +29,18 @@ def y():
 
 
 def _code(codec, y, quality=QUALITY):
-    phase, payload = encode_at_safe_phase(lambda snap: codec.compress(y, quality, snap))
-    return payload, codec.decompress(payload, y.shape[1:], quality, Snap(phase))
+    def encode(snap):
+        encoder = BufferedRansEncoder()
+        return codec.compress(y, quality, snap, encoder), encoder.flush()
+
+    phase, (sent, payload) = encode_at_safe_phase(encode)
+    decoded = _decode(codec, payload, y.shape[1:], quality, Snap(phase))
+    assert torch.equal(sent, decoded)
+    return payload, decoded
+
+
+def _decode(codec, payload, shape, quality, snap):
+    return codec.decompress(shape, quality, snap, open_stream(payload, codec.n_symbols(shape)))
 
 
 def test_decoded_latent_is_the_estimated_one(codec, y):
@@ -89,6 +101,6 @@ def test_update_is_idempotent(codec):
 
 @pytest.mark.parametrize("payload", [b"", b"\xff" * 11, bytes(range(256)) * 4])
 def test_bytes_that_no_encoder_made_give_some_latent(codec, payload):
-    decoded = codec.decompress(payload, (8, 12), QUALITY, Snap())
+    decoded = _decode(codec, payload, (8, 12), QUALITY, Snap())
     assert decoded.shape == (1, 12, 8, 12)
     assert torch.isfinite(decoded).all()

@@ -7,7 +7,6 @@ import torch
 
 from compressai_gen.entropy.container import Stream, pack
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
-from compressai_gen.models import CGDM
 
 SIZE = (48, 80)
 
@@ -102,8 +101,8 @@ def test_other_than_rgb_floats_raise_image_error(random_model, x, method):
         getattr(random_model, method)(x)
 
 
-def test_model_without_tables_says_how_to_build_them(photograph):
-    model = CGDM([8, 8], hyper_channels=8, hyper_width=16, widths=[8] * 3, blocks=[1] * 3, decoder_blocks=[1] * 3)
+def test_model_without_tables_says_how_to_build_them(tiny_cgdm, photograph):
+    model = tiny_cgdm()
     for call in (lambda: model.compress(photograph(*SIZE)), lambda: model.decompress([[b"abcd"]], SIZE)):
         with pytest.raises(CodecError, match=r"call its update\(\) once"):
             call()

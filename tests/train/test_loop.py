@@ -19,14 +19,6 @@ ALEXNET = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
 needs_alex = pytest.mark.skipif(not ALEXNET.is_file(), reason="TORCH_HOME has no AlexNet weights")
 
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
-TINY = {
-    "groups": [8, 8],
-    "hyper_channels": 8,
-    "hyper_width": 16,
-    "widths": [8, 8, 8],
-    "blocks": [1, 1, 1],
-    "decoder_blocks": [1, 1, 1],
-}
 STEPS, STOP = 6, 4
 
 COMMON = """
@@ -68,6 +60,7 @@ OWN = {
 groups = [8, 8]
 hyper_channels = 8
 hyper_width = 16
+diffusion = false
 
 [objective]
 target_bpp = [0.08, 0.14, 0.23, 0.38, 0.60]
@@ -129,7 +122,7 @@ def test_training_stops_resumes_and_leaves_weights_that_code_an_image(recipe, da
     stopped = torch.load(output / "checkpoint" / "pytorch_model.bin")
 
     config = load_recipe(str(recipe))
-    objective = loop.OBJECTIVES[config.model]
+    objective = loop.OBJECTIVES[config.model][config.task]
     batches = []
     forward = objective.forward
 
@@ -181,7 +174,7 @@ def test_training_starts_from_given_weights(recipe, data_root, monkeypatch):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         raise _Killed
 
-    monkeypatch.setattr(loop.OBJECTIVES[config.model], "forward", stop)
+    monkeypatch.setattr(loop.OBJECTIVES[config.model][config.task], "forward", stop)
     with pytest.raises(_Killed):
         loop.train(config, data_root, data_root / "out", init=weights)
     for key, value in half_precision_state(model).items():
@@ -220,9 +213,9 @@ def test_unknown_model_and_wrong_arguments_are_told(recipe, data_root):
 
 
 @pytest.mark.parametrize("updated", [True, False])
-def test_exported_state_is_rounded_once_and_leaves_the_model_alone(updated):
+def test_exported_state_is_rounded_once_and_leaves_the_model_alone(tiny_cgdm, updated):
     torch.manual_seed(0)
-    model = CGDM(**TINY)
+    model = tiny_cgdm()
     if updated:
         model.update()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -233,7 +226,8 @@ def test_exported_state_is_rounded_once_and_leaves_the_model_alone(updated):
     assert {v.dtype for k, v in state.items() if "log_" in k or "entropy_bottleneck._matrix" in k} == {torch.float32}
 
     weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    loaded = CGDM.from_state_dict(weights, **TINY)
+    loaded = tiny_cgdm()
+    loaded.load_state_dict(weights)
     tables = {key: value.clone() for key, value in loaded.state_dict().items()}
     loaded.update(force=True)
     assert all(torch.equal(tables[key], value) for key, value in loaded.state_dict().items())

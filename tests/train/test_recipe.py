@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from torch import nn
 
@@ -15,10 +17,11 @@ SHIPPED = (ZOO_DIR / "recipes" / "cgdm-base.toml").read_text(encoding="utf-8")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_makes_a_model_and_an_objective(path, monkeypatch):
     monkeypatch.setattr("compressai_gen.train.objectives.lpips.LPIPS", lambda **_: nn.Identity())
+    monkeypatch.setattr("compressai_gen.train.objectives.DistsMetric", lambda: SimpleNamespace(model=nn.Identity()))
     recipe = load_recipe(path.stem)
     assert recipe == load_recipe(str(path))
     model = {"cgdm": CGDM, "mridc": MRIDC}[recipe.model](**recipe.config)
-    OBJECTIVES[recipe.model](**recipe.objective)
+    OBJECTIVES[recipe.model][recipe.task](**recipe.objective)
     assert recipe.steps == sum(stage.steps for stage in recipe.stages) > recipe.warmup
     assert all(stage.batch % model.n_qualities == 0 and stage.crop % 64 == 0 for stage in recipe.stages)
     assert {"train", "valid", "valid_images", "scale", "description"} <= set(recipe.data)

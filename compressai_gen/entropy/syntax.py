@@ -1,0 +1,62 @@
+"""The syntax stream of CGDM: a few numbers per region that say what the base decoder's picture lacks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from compressai.ans import BufferedRansEncoder, RansDecoder
+from torch import Tensor, nn
+
+from compressai_gen.entropy.exact import ExactEntropyBottleneck
+from compressai_gen.layers.transforms import QualityModulation
+
+__all__ = ["SyntaxCodec"]
+
+
+class SyntaxCodec(nn.Module):
+    """Computes, quantizes and codes the syntax, with a factorized prior.
+
+    Args:
+        sample_channels: channels of the residual and of the picture at 1/4 of the resolution.
+        channels: S, numbers per region of 64x64 pixels.
+        width: channels inside.
+        n_qualities: how many qualities it serves.
+    """
+
+    def __init__(self, sample_channels: int, channels: int, width: int, n_qualities: int):
+        super().__init__()
+        self.channels = channels
+        self.stem = nn.Conv2d(2 * sample_channels, width, 3, padding=1)
+        self.halve = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(4))
+        self.modulation = QualityModulation(n_qualities, width)
+        self.head = nn.Conv2d(width, channels, 1)
+        with torch.no_grad():
+            self.head.weight.mul_(4)  # untrained numbers must not all round to zero
+        self.entropy_bottleneck = ExactEntropyBottleneck(channels, init_scale=4)
+
+    def analyze(self, residual: Tensor, base: Tensor, quality: Tensor) -> Tensor:
+        """Returns the syntax (N, S, H/64, W/64), not quantized.
+
+        Args:
+            residual: original less base picture, as a sample at unit scale (N, C, H/4, W/4).
+            base: the base picture as a sample.
+            quality: (N,), from 0.
+        """
+        h = self.stem(torch.cat((residual, base), dim=1).contiguous(memory_format=torch.channels_last))
+        for conv in self.halve:
+            h = conv(F.leaky_relu(h, 0.1))
+        return self.head(F.leaky_relu(self.modulation(h, quality), 0.1)).float()
+
+    def forward(self, syntax: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantizes; returns the syntax that the decoder gets, with the identity's gradient, and likelihoods."""
+        with torch.autocast(syntax.device.type, enabled=False):
+            likelihoods = self.entropy_bottleneck(syntax, training=self.training)[1]
+        return syntax + (self.entropy_bottleneck.nearest(syntax) - syntax).detach(), likelihoods
+
+    def compress(self, syntax: Tensor, encoder: BufferedRansEncoder) -> Tensor:
+        """Codes one image's syntax (1, S, h, w); returns what the decoder gets."""
+        return self.entropy_bottleneck.encode(syntax, encoder)
+
+    def decompress(self, shape: tuple[int, int], decoder: RansDecoder) -> Tensor:
+        """Decodes one image's syntax (1, S, h, w), h and w being ``shape``."""
+        return self.entropy_bottleneck.decode(shape, decoder)
