@@ -24,7 +24,6 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from compressai_gen.errors import MetricError
-from compressai_gen.metrics.convolution import accelerate_convolutions
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -101,7 +100,7 @@ class LpipsMetric:
             model = lpips.LPIPS(net=net, verbose=False)
         # Its forward() then takes features in place of the original, and stays the package's own computation.
         model.scaling_layer, model.net = _Once(model.scaling_layer), _Once(model.net)
-        self.model = accelerate_convolutions(model.to(device).eval(), device)
+        self.model = model.to(device).eval()
 
     def prepare(self, original: Tensor) -> Any:
         """Return the backbone's activations of the original."""
@@ -134,7 +133,7 @@ class DistsMetric:
             model = _CachedDists(load_weights=False)
         weights = torch.load(self._weights_file(), map_location="cpu", weights_only=True)
         model.alpha.data, model.beta.data = weights["alpha"], weights["beta"]
-        self.model = accelerate_convolutions(model.to(device).eval(), device)
+        self.model = model.to(device).eval()
 
     @staticmethod
     def _weights_file() -> Path:
