@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ class LearnedCodec:
         load: returns the model of a quality, with updated entropy coder; called once per quality.
         device: where the models run.
         version: changes with weights and code; see :class:`~compressai_gen.codecs.base.Codec`.
+        options: keyword arguments of the models' ``compress`` and of their ``decompress``.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class LearnedCodec:
         load: Callable[[int], nn.Module],
         device: str | torch.device = "cpu",
         version: str | None = None,
+        options: tuple[dict[str, Any], dict[str, Any]] = ({}, {}),
     ) -> None:
         self.name = name
         self.version = version
         self.qualities = tuple(qualities)
         self._load = load
+        self._compress_options, self._decompress_options = options
         self._device = torch.device(device)
         self._models: dict[int, nn.Module] = {}
 
@@ -49,7 +53,7 @@ class LearnedCodec:
     def encode(self, image: Tensor, quality: int) -> Encoded:
         """Compress a uint8 image of shape (3, H, W); the model sees it in [0, 1] as a batch of one, unpadded."""
         x = image.to(self._device).float().unsqueeze(0) / 255
-        out = self.model(quality).compress(x)
+        out = self.model(quality).compress(x, **self._compress_options)
         return Encoded([batch[0] for batch in out["strings"]], out["shape"])
 
     @torch.no_grad()
@@ -63,5 +67,6 @@ class LearnedCodec:
             if len(self.qualities) > 1:
                 raise CodecError(f"{self.name} has one network per quality; name one of {self.qualities} to decode")
             quality = self.qualities[0]
-        out = self.model(quality).decompress([[string] for string in encoded.strings], encoded.shape)
+        strings = [[string] for string in encoded.strings]
+        out = self.model(quality).decompress(strings, encoded.shape, **self._decompress_options)
         return (out["x_hat"][0].clamp(0, 1) * 255).round().to(torch.uint8).cpu()

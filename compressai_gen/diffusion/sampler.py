@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
 
-import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
@@ -45,7 +44,6 @@ def timesteps(steps: int) -> tuple[int, ...]:
     return tuple(scheduler.timesteps.tolist())
 
 
-@torch.no_grad()
 def sample(denoise: Denoise[C], noise: Tensor, conditions: C, steps: int) -> Tensor:
     """Samples with DDIM (Song et al., ICLR 2021), deterministic given the noise.
 

@@ -139,14 +139,16 @@ class CheckerboardHyperprior(LatentCodec):
             noisy latents, gradients pass straight through the rounding, and ``rounded_likelihoods`` say what the
             rounded latents would cost; else all are what the coder uses.
         """
-        if not self.training:
-            return self._estimate(y, quality)
+        return self.relaxed(y, quality) if self.training else self._estimate(y, quality)
+
+    def relaxed(self, y: Tensor, quality: Tensor) -> dict[str, Any]:
+        """What :meth:`forward` does in training mode: for a whole batch at once, and with gradients."""
         log_gain = self.log_gain[quality][:, :, None, None]
         norm = (self.log_std[:, None, None] + log_gain).exp()  # standard deviation in quantization steps
         target = y.float() * log_gain.exp()
         z = self.h_a(target / norm, quality).float()
         with torch.autocast(y.device.type, enabled=False):
-            _, z_likelihoods = self.entropy_bottleneck(z)
+            _, z_likelihoods = self.entropy_bottleneck(z, training=True)
             z_hat = z + (self.entropy_bottleneck.nearest(z) - z).detach()
         hyper = self.h_s(z_hat, quality)
         anchor = _anchor_mask(y)
@@ -166,8 +168,7 @@ class CheckerboardHyperprior(LatentCodec):
         scale = log_scale.clamp_max(8.0).exp()
         likelihoods = {"y": gc.likelihood_lower_bound(gc._likelihood(noisy, scale, mean)), "z": z_likelihoods}
         # Noise at the smallest scale costs 0.16 bits where rounding to zero costs none: 0.1 bpp that no stream has.
-        with torch.no_grad():
-            rounded = gc.likelihood_lower_bound(gc._likelihood(torch.round(target - mean), scale))
+        rounded = gc.likelihood_lower_bound(gc._likelihood(_round(target - mean), scale))
         y_hat = torch.cat(done, dim=1) * norm / log_gain.exp()
         return {"y_hat": y_hat, "likelihoods": likelihoods, "rounded_likelihoods": likelihoods | {"y": rounded}}
 

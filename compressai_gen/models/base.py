@@ -110,12 +110,21 @@ class GenerativeCodec(CompressionModel):
         return F.pad(x, (0, padding[0], 0, padding[1]), mode="replicate")
 
     @torch.no_grad()
-    def compress(self, x: Tensor, quality: int | None = None) -> dict[str, Any]:
+    def compress(
+        self, x: Tensor, quality: int | None = None, online_steps: int = 0, progress: bool = False
+    ) -> dict[str, Any]:
         """Compresses images.
 
         Args:
             x: (N, 3, H, W) in [0, 1].
             quality: 1 (fewest bits) to 5; the model's own by default.
+            online_steps: gradient steps spent on each image's latent, for a stream of lower rate and distortion; Ctrl-C
+                ends them early.
+            progress: whether to show a bar for them.
+
+        Raises:
+            ImageError: ``x`` is not a batch of RGB images.
+            CodecError: the quality is unknown, or the codec has no online optimization.
 
         Returns:
             ``strings``: a list of one list with the bytes of each image; ``shape``: (H, W).
@@ -123,16 +132,29 @@ class GenerativeCodec(CompressionModel):
         self._check_updated()
         q = self._quality_index(quality, x.shape[0])
         size = x.shape[-2:]
-        strings = []
-        x = self.pad(x)
+        padded = self.pad(x)
         with self.picture_precision():
-            latents = self.analyze(x, q)
-        for i, q_i in enumerate(q):
-            phase, payload = encode_at_safe_phase(
-                lambda snap, i=i, q_i=q_i: self.encode_latent(latents[i], q_i, snap, x[i : i + 1])
-            )
-            strings.append(pack(self.name, Stream(int(q_i), phase, payload), size))
+            latents = self.analyze(padded, q)
+        strings = [self._encode(latent, q_i, x_i, size) for latent, q_i, x_i in zip(latents, q, padded, strict=True)]
+        if online_steps:
+            for i, latent in enumerate(self.optimize_online(latents, padded, q, online_steps, progress)):
+                tuned = self._encode(latent, q[i], padded[i], size)
+                x_i = x[i : i + 1]
+                if self.objective(tuned, x_i, q[i]) < self.objective(strings[i], x_i, q[i]):
+                    strings[i] = tuned
         return {"strings": [strings], "shape": torch.Size(size)}
+
+    def _encode(self, latent: Tensor, quality: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
+        phase, payload = encode_at_safe_phase(lambda snap: self.encode_latent(latent, quality, snap, x[None]))
+        return pack(self.name, Stream(int(quality), phase, payload), size)
+
+    def optimize_online(self, latents: Tensor, x: Tensor, quality: Tensor, steps: int, progress: bool) -> Tensor:
+        """Returns latents of lower objective; arguments as :meth:`analyze` takes and returns them."""
+        raise CodecError(f"{self.name} has no online optimization: online_steps must be 0")
+
+    def objective(self, string: bytes, x: Tensor, quality: Tensor) -> float:
+        """Returns what online optimization lowers, of a stream of the image ``x`` (1, 3, H, W)."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int], **options: Any) -> dict[str, Tensor]:

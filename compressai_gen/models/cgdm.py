@@ -30,10 +30,15 @@ from compressai_gen.entropy.syntax import SyntaxCodec
 from compressai_gen.errors import CodecError
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
+from compressai_gen.models.online import RateDistortion, optimize_online
 
 __all__ = ["CGDM"]
 
 SAMPLE_CHANNELS = 3 * FACTOR**2
+
+DISTORTION_WEIGHTS = (0.255, 0.577, 1.297, 3.226, 8.484)
+MSE_WEIGHT = 40.0
+"""Lambda of each quality, which the shipped weights' training was steered to, and what it weighted beside LPIPS."""
 
 
 class _Decoded(NamedTuple):
@@ -85,7 +90,7 @@ class CGDM(GenerativeCodec):
         blocks: Sequence[int] = (2, 2, 2),
         decoder_blocks: Sequence[int] = (4, 3, 3),
         diffusion: bool = True,
-        denoiser_widths: Sequence[int] = (96, 128, 160),
+        denoiser_widths: Sequence[int] = (96, 128, 144),
         denoiser_layers: int = 1,
         syntax_channels: int = 4,
     ):
@@ -183,6 +188,32 @@ class CGDM(GenerativeCodec):
         if self.syntax is not None:
             self.syntax.compress(self._analyze_syntax(x, y_hat, quality[None]), encoder)
         return encoder.flush()
+
+    def optimize_online(self, latents: Tensor, x: Tensor, quality: Tensor, steps: int, progress: bool) -> Tensor:
+        """See :class:`GenerativeCodec`; hyper-latent and syntax follow the latent."""
+        tuned = []
+        for y, x_i, q_i in zip(latents, x, quality, strict=True):
+            q_i, x_i = q_i[None], x_i[None]
+
+            def decode(y_hat: Tensor, x_i: Tensor = x_i, q_i: Tensor = q_i) -> Tensor:
+                syntax = None
+                if self.syntax is not None:
+                    with torch.no_grad():
+                        syntax = self.syntax.entropy_bottleneck.nearest(self._analyze_syntax(x_i, y_hat, q_i))
+                with self.picture_precision():
+                    return self.synthesize([_Decoded(y_hat, syntax)], q_i, [0], DecoderOptions())
+
+            objective = self._rate_distortion(x_i, q_i)
+            tuned.append(optimize_online(self.latent_codec, objective, y[None], decode, q_i, steps, progress))
+        return torch.cat(tuned)
+
+    def objective(self, string: bytes, x: Tensor, quality: Tensor) -> float:
+        """See :class:`GenerativeCodec`."""
+        x_hat = self.decompress([[string]], x.shape[-2:])["x_hat"]
+        return float(self._rate_distortion(x, quality)(8.0 * len(string), x_hat))
+
+    def _rate_distortion(self, x: Tensor, quality: Tensor) -> RateDistortion:
+        return RateDistortion(x, DISTORTION_WEIGHTS[int(quality)], MSE_WEIGHT)
 
     def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> _Decoded:
         """See :class:`GenerativeCodec`."""

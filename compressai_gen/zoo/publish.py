@@ -59,14 +59,13 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         f"- weights: `{entry['file']}`, SHA-256 `{entry['sha256']}`\n- licence of the weights: {entry['license']}\n"
         f"- load: `compressai_gen.zoo.{name}(quality=3)`, qualities 1 to {ARCHITECTURES[name].n_qualities}",
         "## Training",
-        f"Recipe `recipes/{recipe['name']}.toml`, {run['step']} steps in {run['seconds'] / 3600:.1f} hours "
-        f"{run['hardware']}; seed {recipe['seed']}; torch {record['software']['torch']}. "
-        f"Data: {run['images']} photographs ({run['data']}), none of them in a benchmark. They keep their own terms "
-        "and are not part of the package. The weights are an exponential moving average; settings and figures of the "
-        f"run stand in `{entry['record']}`.",
-        *([run["note"]] if run.get("note") else []),
+        *[_history(recipe_name, stage) for recipe_name, stage in _stages(record)],
+        f"Seed {recipe['seed']}; torch {record['software']['torch']}. Data: {run['images']} photographs "
+        f"({run['data']}), none of them in a benchmark. They keep their own terms and are not part of the package. The "
+        "weights are an exponential moving average; settings and figures of the run stand in "
+        f"`{entry['record']}`.",
         "## Validation",
-        "Estimated rates on held-out photographs, none of which was trained on, by size (`small`: 481x321; `large`: "
+        "Real bytes on held-out photographs, none of which was trained on, by size (`small`: 481x321; `large`: "
         "cropped to at most 768x512).",
         _markdown(pd.DataFrame(record["validation"])),
     ]
@@ -85,6 +84,20 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         "its lowest qualities the decoder invents texture; do not use decoded pictures as evidence.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _stages(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Recipe's name and run of each training that led to the weights, the first first."""
+    stages = [(record["recipe"]["name"], record["run"])]
+    while "recipe" in (init := stages[0][1].get("init", {})):
+        stages.insert(0, (init["recipe"], init["run"]))
+    return stages
+
+
+def _history(recipe: str, run: dict[str, Any]) -> str:
+    start = f", from weights of SHA-256 `{run['init']['sha256']}`" if "init" in run else ""
+    text = f"- recipe `recipes/{recipe}.toml`{start}: {run['step']} steps in {run['seconds'] / 3600:.1f} hours "
+    return f"{text}{run['hardware']}.{' ' + run['note'] if run.get('note') else ''}"
 
 
 def readme_section(results: Path) -> str:

@@ -1,0 +1,97 @@
+"""What each part of a codec is worth: ``python -m compressai_gen.eval.ablation cgdm --dataset kodak``.
+
+Parts are switched off by options of the encoder and the decoder, with the same weights; rows add one part at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from compressai_gen import zoo
+from compressai_gen.codecs import check_qualities
+from compressai_gen.codecs.learned import LearnedCodec
+from compressai_gen.data import load_dataset
+from compressai_gen.errors import CodecError, CompressaiGenError
+from compressai_gen.eval import tables
+from compressai_gen.eval.files import write_table
+from compressai_gen.eval.runner import Job, measure
+from compressai_gen.eval.store import RowStore
+from compressai_gen.metrics import DEFAULT_METRICS, ReferenceMetrics
+
+__all__ = ["VARIANTS", "ablate", "main"]
+
+
+class Variant(NamedTuple):
+    """Options of the encoder and of the decoder that leave some parts of a codec at work."""
+
+    encode: dict[str, Any]
+    decode: dict[str, Any]
+
+
+VARIANTS: dict[str, dict[str, Variant]] = {
+    "cgdm": {
+        "base": Variant({}, {"steps": 0}),
+        "+ diffusion": Variant({}, {"consistency": False, "syntax": False}),
+        "+ consistency branch": Variant({}, {"syntax": False}),
+        "+ SFF": Variant({}, {}),
+        "+ online optimization": Variant({"online_steps": 50}, {}),
+    },
+}
+
+
+def ablate(model: str, qualities: Sequence[int], dataset: str, data_root: str | None, output: Path, limit: int | None):
+    """Measure every variant and write ``<model>.csv``; returns the table.
+
+    Raises:
+        CodecError: the model has no variants or not these qualities.
+    """
+    if model not in VARIANTS:
+        raise CodecError(f"{model!r} has no parts to switch off; known: {', '.join(VARIANTS)}")
+    networks: dict[int, torch.nn.Module] = {}  # shared by the variants
+
+    def load(quality: int) -> torch.nn.Module:
+        return networks.setdefault(quality, zoo.MODELS[model](quality))
+
+    jobs = []
+    for name, variant in VARIANTS[model].items():
+        version = f"{zoo.fingerprint(model)} {variant}"
+        codec = LearnedCodec(name, zoo.QUALITIES[model], load, version=version, options=variant)
+        jobs.append(Job(codec, check_qualities(codec, qualities)))
+    store = RowStore(output / f".{model}.rows.jsonl", list(DEFAULT_METRICS), "cpu")
+    images = load_dataset(dataset, data_root, limit)
+    rows = measure(jobs, images, ReferenceMetrics(DEFAULT_METRICS), store=store)
+    table = tables.summarize(tables.per_image(rows)).drop(columns="source").rename(columns={"codec": "variant"})
+    write_table(table, output / f"{model}.csv")
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
+    parser = argparse.ArgumentParser("python -m compressai_gen.eval.ablation", description=__doc__.splitlines()[0])
+    parser.add_argument("model", help=f"one of {', '.join(VARIANTS)}")
+    parser.add_argument("--qualities", nargs="+", type=int, default=[2], metavar="Q", help="default: 2")
+    parser.add_argument("--dataset", default="kodak", help="known name or folder of images (default: %(default)s)")
+    parser.add_argument("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images")
+    parser.add_argument("--output", type=Path, default=Path("results/ablation"), help="folder (default: %(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        table = ablate(args.model, args.qualities, args.dataset, args.data_root, args.output, args.limit)
+    except CompressaiGenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(table.to_string(index=False, float_format="{:.4f}".format))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Continuous online optimization (CGDM): the encoder spends gradient steps on one image's latent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from compressai_gen.metrics import LpipsMetric
+
+__all__ = ["RateDistortion", "optimize_online"]
+
+LEARNING_RATE = 0.004
+"""Of Adam, in quantization steps."""
+
+
+class RateDistortion:
+    """Bits per pixel plus weighted distortion of one image: the objective that the codec was trained for.
+
+    Args:
+        x: the image (1, 3, H, W) in [0, 1].
+        distortion_weight: lambda.
+        mse_weight: of the squared error beside LPIPS (AlexNet).
+
+    Raises:
+        MetricError: the weights of AlexNet are not here and cannot be downloaded.
+    """
+
+    def __init__(self, x: Tensor, distortion_weight: float, mse_weight: float):
+        self.x = x
+        self.weights = distortion_weight, mse_weight
+        self.lpips = LpipsMetric("alex", x.device).model.requires_grad_(False)
+        with torch.no_grad():
+            self.features = self.lpips.net(self.lpips.scaling_layer(2 * x - 1))
+
+    def __call__(self, bits: Tensor | float, x_hat: Tensor) -> Tensor:
+        """Returns the objective, differentiable if its arguments are."""
+        mse = (x_hat - self.x).square().mean()
+        perceptual = self.lpips(self.features, 2 * x_hat - 1).mean()
+        return bits / self.x[0, 0].numel() + self.weights[0] * (self.weights[1] * mse + perceptual)
+
+
+def optimize_online(codec, objective: RateDistortion, y: Tensor, decode, quality: Tensor, steps: int, progress: bool):
+    """Searches a latent of lower objective.
+
+    The rounding's gradient is the identity's. Rate and picture are those of the rounded latent, as additive noise would
+    hide what rounding to zero saves; what is returned is the latent with the lowest objective that was met, the given
+    one included. Ctrl-C ends the search early.
+
+    Args:
+        codec: :class:`compressai_gen.entropy.hyperprior.CheckerboardHyperprior`.
+        objective: of the image.
+        y: (1, M, h, w), where to start.
+        decode: turns ``y_hat`` into the picture (1, 3, H, W), with gradients.
+        quality: (1,), from 0.
+        steps: how many.
+        progress: whether to show a bar.
+
+    Returns:
+        The latent (1, M, h, w).
+    """
+    gain = codec.log_gain[quality].detach().exp()[:, :, None, None]
+    best, lowest = y, torch.inf
+    with torch.enable_grad():
+        steps_of_y = (y * gain).detach().clone().requires_grad_()
+        optimizer = torch.optim.Adam([steps_of_y], lr=LEARNING_RATE)
+        bar = tqdm(range(steps + 1), "optimizing", disable=not progress, leave=False)
+        try:
+            for i in bar:
+                candidate = steps_of_y / gain
+                out = codec.relaxed(candidate, quality)
+                bits = sum(-p.log2().sum() for p in out["rounded_likelihoods"].values())
+                loss = objective(bits, decode(out["y_hat"]))
+                if float(loss) < lowest:
+                    best, lowest = candidate.detach(), float(loss)
+                bar.set_postfix(objective=f"{lowest:.4f}", refresh=False)
+                if i < steps:
+                    (steps_of_y.grad,) = torch.autograd.grad(loss, (steps_of_y,))
+                    optimizer.step()
+        except KeyboardInterrupt:
+            pass
+    return best

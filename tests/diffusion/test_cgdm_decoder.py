@@ -1,0 +1,141 @@
+"""CGDM's generative half as users switch it: options of the decoder, tiles, seeds, online optimization."""
+
+import copy
+
+import pytest
+import torch
+
+from compressai_gen import zoo
+from compressai_gen.errors import CodecError
+from compressai_gen.models import cgdm, online
+
+
+@pytest.fixture(scope="module")
+def model(random_models):
+    """An untrained denoiser adds next to nothing: this one's guidance, syntax and noise show in the picture."""
+    model = copy.deepcopy(random_models["cgdm"])
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for conv in (model.denoiser.conv_out, *model.consistency.outputs, model.consistency.fusion.weights_of[-1]):
+            conv.weight.normal_(std=0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def stream(model, photograph):
+    return model.compress(photograph(320, 336), 3)
+
+
+@pytest.fixture(scope="module")
+def decode(model, stream):
+    return lambda **options: model.decompress(**stream, **options)["x_hat"]
+
+
+def test_the_same_bytes_give_the_same_picture(decode):
+    assert torch.equal(decode(), decode())
+    assert torch.equal(decode(steps=4), decode(steps=4))
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": 0}, {"steps": 2}, {"seed": 1}, {"consistency": False}, {"syntax": False}]
+)
+def test_every_switch_changes_the_picture(decode, options):
+    assert (decode(**options) - decode()).abs().mean() > 1e-4
+
+
+def test_no_steps_give_the_base_picture_whatever_else_is_asked_for(decode):
+    base = decode(steps=0)
+    for options in ({"seed": 3}, {"consistency": False}, {"syntax": False}):
+        assert torch.equal(decode(steps=0, **options), base)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_tiles_leave_no_trace(decode, steps):
+    """Neither on average nor along any line of the grid."""
+    whole, tiled = decode(steps=steps, seed=0), decode(steps=steps, seed=0, tile=256)
+    difference = (whole - tiled).abs().mean(dim=(0, 1))
+    assert 0 < difference.mean() < 1 / 255
+    for profile in (difference.mean(0), difference.mean(1)):
+        # A seam is a line that stands out from the lines around it.
+        second = (profile[2:] - 2 * profile[1:-1] + profile[:-2]).abs()
+        assert second.max() < 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("steps", 3), ("steps", -1), ("seed", -1), ("seed", 2**32), ("tile", 100), ("tile", 192)]
+)
+def test_impossible_options_are_told(decode, option, value):
+    with pytest.raises(CodecError, match=option):
+        decode(**{option: value})
+
+
+def test_a_codec_without_denoiser_has_the_base_picture_only(tiny_cgdm, photograph):
+    model = tiny_cgdm(diffusion=False).eval()
+    model.update()
+    out = model.compress(photograph(64, 64))
+    assert torch.equal(model.decompress(**out)["x_hat"], model.decompress(**out, steps=0)["x_hat"])
+    with pytest.raises(CodecError, match="steps must be 0"):
+        model.decompress(**out, steps=1)
+
+
+def test_the_syntax_is_a_small_part_of_the_stream(model, photograph):
+    with torch.no_grad():
+        likelihoods = model(photograph(320, 336), 3)["likelihoods"]
+    assert likelihoods["syntax"].shape == (1, 4, 5, 6)  # regions of 64x64
+    assert 0 < -likelihoods["syntax"].log2().sum() < -0.1 * likelihoods["y"].log2().sum()
+
+
+class TestOnlineOptimization:
+    @pytest.fixture(autouse=True)
+    def _squared_error_alone(self, monkeypatch):
+        """LPIPS's network is not here wherever tests run; the search does not care what it lowers."""
+        monkeypatch.setattr(online, "LpipsMetric", _NoLpips)
+        monkeypatch.setattr(cgdm, "MSE_WEIGHT", 400.0)
+
+    def test_lowers_the_objective_of_the_real_stream(self, photograph):
+        model, x, quality = zoo.cgdm(3), photograph(64, 128), torch.tensor(2)
+        plain, tuned = (model.compress(x, 3, online_steps=n)["strings"][0][0] for n in (0, 12))
+        assert model.objective(tuned, x, quality) < model.objective(plain, x, quality)
+        assert model.decompress([[tuned]], x.shape[-2:])["x_hat"].shape == x.shape
+
+    def test_never_returns_a_worse_stream(self, model, photograph, monkeypatch):
+        x = photograph(64, 64)
+        plain = model.compress(x, 3)["strings"]
+        monkeypatch.setattr(cgdm, "optimize_online", lambda codec, objective, y, *_: 3 * y)
+        assert model.compress(x, 3, online_steps=5)["strings"] == plain
+
+    def test_can_be_interrupted(self, model, photograph, monkeypatch):
+        calls = []
+
+        class Interrupted(online.RateDistortion):
+            def __call__(self, *args):
+                calls.append(args)
+                if len(calls) == 3:
+                    raise KeyboardInterrupt
+                return super().__call__(*args)
+
+        monkeypatch.setattr(cgdm, "RateDistortion", Interrupted)
+        out = model.compress(photograph(64, 64), 3, online_steps=1000)
+        assert model.decompress(**out)["x_hat"].shape == (1, 3, 64, 64)
+        assert len(calls) < 10
+
+
+def test_mridc_says_that_it_has_none(random_models, photograph):
+    with pytest.raises(CodecError, match="no online optimization"):
+        random_models["mridc"].compress(photograph(64, 64), online_steps=1)
+
+
+class _NoLpips:
+    def __init__(self, *_):
+        self.model = self
+
+    def requires_grad_(self, _):
+        return self
+
+    def net(self, x):
+        return x
+
+    scaling_layer = net
+
+    def __call__(self, original, x_hat):
+        return torch.zeros(1)
