@@ -73,7 +73,7 @@ def _random_cgdm(patches):
     for parameters in model.latent_codec.parameters_of:
         torch.nn.init.normal_(parameters.fuse[-1].weight, std=0.05)
     torch.nn.init.normal_(model.latent_codec.h_a.conv3.weight, std=0.1)  # else z would be zero
-    torch.nn.init.normal_(model.syntax.head.weight, std=2)
+    torch.nn.init.normal_(model.syntax.head.weight, std=8)
     model.eval().update()
     return model
 

@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-__all__ = ["FACTOR", "ChannelNorm", "create_denoiser", "guidance_channels", "to_image", "to_sample"]
+__all__ = ["FACTOR", "SAMPLE_CHANNELS", "ChannelNorm", "create_denoiser", "guidance_channels", "to_image", "to_sample"]
 
 FACTOR = 4
 """Pixels per side that one position of the sample stands for."""
+
+SAMPLE_CHANNELS = 3 * FACTOR**2
+"""Channels of a sample: an image, unshuffled."""
 
 
 def to_sample(x: Tensor) -> Tensor:
@@ -47,10 +50,9 @@ def create_denoiser(
         layers: residual blocks per resolution on the way down; one more on the way up.
         n_qualities: how many qualities it is told apart by (``class_labels``).
     """
-    sample_channels = 3 * FACTOR**2
     unet = UNet2DConditionModel(
-        in_channels=sample_channels + condition_channels,
-        out_channels=sample_channels,
+        in_channels=SAMPLE_CHANNELS + condition_channels,
+        out_channels=SAMPLE_CHANNELS,
         down_block_types=("DownBlock2D",) * len(widths),
         mid_block_type="UNetMidBlock2D",
         up_block_types=("UpBlock2D",) * len(widths),

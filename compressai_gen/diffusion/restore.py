@@ -7,26 +7,16 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from compressai_gen.diffusion.denoiser import FACTOR, to_image, to_sample
-from compressai_gen.diffusion.guidance import REGION, Guidance
+from compressai_gen.diffusion.denoiser import FACTOR, SAMPLE_CHANNELS, create_denoiser, to_image, to_sample
+from compressai_gen.diffusion.guidance import REGION, ConsistencyBranch, Guidance
 from compressai_gen.diffusion.noise import noise_field
-from compressai_gen.diffusion.sampler import Denoise, create_scheduler, sample
-from compressai_gen.diffusion.tiling import Tile, tiled
+from compressai_gen.diffusion.sampler import create_scheduler, sample
+from compressai_gen.diffusion.tiling import Tile, plan_tiles, tiled
 from compressai_gen.layers.transforms import BLOCK
 
-__all__ = [
-    "RESIDUAL_SCALE",
-    "Conditions",
-    "Guide",
-    "estimate",
-    "noisy_samples",
-    "restore",
-    "synthesize_tiled",
-    "to_residual",
-]
+__all__ = ["RESIDUAL_SCALE", "BaseDecoder", "Conditions", "Restorer", "synthesize_tiled", "to_residual"]
 
 RESIDUAL_SCALE = 16.0
 """Brings what base decoders lack, 0.03 to 0.1 of the range, to about unit variance."""
@@ -53,8 +43,18 @@ class Conditions(NamedTuple):
         return Conditions(self.quality, tile.crop(self.x_base, FACTOR), tile.crop(self.latent, BLOCK), syntax)
 
 
-Guide = Callable[[Conditions], "Guidance | None"]
-"""Makes the denoiser's guidance, the same for all steps, from its conditions; None switches guidance off."""
+class BaseDecoder(NamedTuple):
+    """A codec's base decoder, as functions of latents (N, M, H/16, W/16).
+
+    Attributes:
+        features: of latents and qualities (N,): the network's features at 1/4, 1/8 and 1/16 of the resolution.
+        picture: of latents and their features: ``x_base`` (N, 3, H, W).
+        normalize: brings latents to about unit variance per channel.
+    """
+
+    features: Callable[[Tensor, Tensor], Sequence[Tensor]]
+    picture: Callable[[Tensor, Sequence[Tensor]], Tensor]
+    normalize: Callable[[Tensor], Tensor]
 
 
 def to_residual(x: Tensor, x_base: Tensor) -> Tensor:
@@ -62,77 +62,142 @@ def to_residual(x: Tensor, x_base: Tensor) -> Tensor:
     return to_sample(x - x_base) * RESIDUAL_SCALE
 
 
-def estimate(
-    unet: UNet2DConditionModel, guidance: Guidance | None, x: Tensor, t: Tensor, conditions: Conditions
-) -> Tensor:
-    """Estimates the clean residual from a noisy one ``x`` (N, 48, H/4, W/4) at timesteps ``t``, a scalar or (N,)."""
-    inputs = torch.cat((x, 2 * conditions.x_base - 1), dim=1)
-    return unet(
-        inputs.contiguous(memory_format=torch.channels_last),
-        t,
-        encoder_hidden_states=None,
-        class_labels=conditions.quality,
-        down_block_additional_residuals=None if guidance is None else guidance.down,
-        mid_block_additional_residual=None if guidance is None else guidance.mid,
-    ).sample.float()
-
-
-@torch.no_grad()
-def noisy_samples(denoise: Denoise[Conditions], residual: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
-    """Makes noisy samples (N, 48, H/4, W/4) at timesteps (N,) to train a denoiser on.
-
-    By turns they hold the true residual and the denoiser's own estimate from pure noise, as in a sampler's second step.
-    """
-    scheduler = create_scheduler()
-    noise = torch.randn_like(residual)
-    first = scheduler.config.num_train_timesteps - 1
-    own = (torch.rand(len(residual), device=residual.device) < 0.5) & (timesteps < first)
-    held = residual
-    if own.any():
-        held = torch.where(
-            own[:, None, None, None], denoise(noise, torch.full_like(timesteps, first), conditions), held
-        )
-    return scheduler.add_noise(held, noise, timesteps)
-
-
-def restore(
-    unet: UNet2DConditionModel,
-    guide: Guide,
-    conditions: Conditions,
-    seeds: Sequence[int],
-    steps: int,
-    tiles: Sequence[Tile],
-) -> Tensor:
-    """Samples what the base picture lacks and adds it.
+class Restorer(nn.Module):
+    """The generative half: a denoiser of the residual, and the consistency branch that guides it.
 
     Args:
-        unet: see :func:`compressai_gen.diffusion.denoiser.create_denoiser`.
-        guide: see :data:`Guide`.
-        conditions: of the whole image.
-        seeds: of each image's noise.
-        steps: of the sampler.
-        tiles: cover the image; see :func:`compressai_gen.diffusion.tiling.plan_tiles`.
-
-    Returns:
-        Images (N, 3, H, W), not clamped.
+        latent_channels: M.
+        feature_widths: channels of the base decoder's features at 1/4, 1/8 and 1/16 of the resolution.
+        widths: channels of the denoiser there.
+        layers: residual blocks of the denoiser per resolution on its way down.
+        n_qualities: how many qualities it serves.
+        syntax_channels: S; 0 for a codec without a syntax.
     """
-    x_base = conditions.x_base
-    noise = torch.stack([noise_field(seed, *x_base.shape[1:]) for seed in seeds]).to(x_base.device)
-    if len(tiles) == 1:
-        denoise = partial(estimate, unet, guide(conditions))
-    else:
-        # Features of the whole image would fill the memory: they are made again in every step.
-        denoise = tiled(lambda x, t, part: estimate(unet, guide(part), x, t, part), tiles)
-    return to_image(x_base + sample(denoise, noise, conditions, steps) / RESIDUAL_SCALE)
+
+    def __init__(
+        self,
+        latent_channels: int,
+        feature_widths: Sequence[int],
+        widths: Sequence[int],
+        layers: int,
+        n_qualities: int,
+        syntax_channels: int = 0,
+    ):
+        super().__init__()
+        self.denoiser = create_denoiser(SAMPLE_CHANNELS, widths, layers, n_qualities)
+        self.consistency = ConsistencyBranch(
+            latent_channels, feature_widths, widths, layers, n_qualities, syntax_channels
+        )
+
+    def restore(
+        self,
+        base: BaseDecoder,
+        latent: Tensor,
+        syntax: Tensor | None,
+        quality: Tensor,
+        seeds: Sequence[int],
+        steps: int,
+        tile: int,
+        consistency: bool = True,
+    ) -> Tensor:
+        """Samples what the base picture lacks and adds it.
+
+        Args:
+            base: the base decoder.
+            latent: (N, M, H/16, W/16).
+            syntax: (N, S, H/64, W/64), or None without it.
+            quality: (N,), from 0.
+            seeds: of each image's noise.
+            steps: of the sampler.
+            tile: largest side of a tile in pixels.
+            consistency: whether the consistency branch guides the denoiser.
+
+        Returns:
+            Images (N, 3, H, W), not clamped.
+        """
+        tiles = plan_tiles(latent.shape[-2] * BLOCK, latent.shape[-1] * BLOCK, tile)
+        if len(tiles) == 1:
+            features = base.features(latent, quality)
+            x_base = to_sample(base.picture(latent, features))
+            conditions = Conditions(quality, x_base, latent, syntax)
+            denoise = partial(self.estimate, self._guide(base, conditions, features) if consistency else None)
+        else:
+            x_base = to_sample(synthesize_tiled(base, latent, quality, tile))
+            conditions = Conditions(quality, x_base, latent, syntax)
+
+            # Features of the whole image would fill the memory: they are made again in every step.
+            def one_tile(x: Tensor, t: Tensor, part: Conditions) -> Tensor:
+                return self.estimate(self._guide(base, part) if consistency else None, x, t, part)
+
+            denoise = tiled(one_tile, tiles)
+        noise = torch.stack([noise_field(seed, *x_base.shape[1:]) for seed in seeds]).to(x_base.device)
+        return to_image(x_base + sample(denoise, noise, conditions, steps) / RESIDUAL_SCALE)
+
+    def _guide(
+        self,
+        base: BaseDecoder,
+        conditions: Conditions,
+        features: Sequence[Tensor] | None = None,
+        strengths: Sequence[Tensor | float] = (1.0, 1.0),
+    ) -> Guidance:
+        quality, _, latent, syntax = conditions
+        features = base.features(latent, quality) if features is None else features
+        return self.consistency(features, base.normalize(latent), syntax, quality, *strengths)
+
+    def estimate(self, guidance: Guidance | None, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """Estimates the clean residual from a noisy one ``x`` (N, 48, H/4, W/4) at ``t``, a scalar or (N,)."""
+        inputs = torch.cat((x, 2 * conditions.x_base - 1), dim=1)
+        return self.denoiser(
+            inputs.contiguous(memory_format=torch.channels_last),
+            t,
+            encoder_hidden_states=None,
+            class_labels=conditions.quality,
+            down_block_additional_residuals=None if guidance is None else guidance.down,
+            mid_block_additional_residual=None if guidance is None else guidance.mid,
+        ).sample.float()
+
+    def training_estimate(
+        self,
+        base: BaseDecoder,
+        x: Tensor,
+        conditions: Conditions,
+        features: Sequence[Tensor],
+        timesteps: Tensor,
+    ) -> Tensor:
+        """One denoising step from a noisy residual, with gradients; returns the restored images (N, 3, H, W).
+
+        One image in ten goes without syntax and one in ten without guidance, so that a decoder may switch them off. The
+        noisy residual holds, by turns, the true one and the denoiser's own estimate of it from pure noise, as in a
+        sampler's second step.
+
+        Args:
+            base: the base decoder.
+            x: originals (N, 3, H, W).
+            conditions: see :class:`Conditions`.
+            features: of the base decoder.
+            timesteps: (N,).
+        """
+        keep = (torch.rand(2, len(x), 1, 1, 1, device=x.device) >= 0.1).float()
+        denoise = partial(self.estimate, self._guide(base, conditions, features, keep))
+        residual = (to_sample(x) - conditions.x_base) * RESIDUAL_SCALE
+        noise = torch.randn_like(residual)
+        scheduler = create_scheduler()
+        first = scheduler.config.num_train_timesteps - 1
+        own = (torch.rand(len(x), device=x.device) < 0.5) & (timesteps < first)
+        if own.any():
+            with torch.no_grad():
+                estimated = denoise(noise, torch.full_like(timesteps, first), conditions)
+            residual = torch.where(own[:, None, None, None], estimated, residual)
+        noisy = scheduler.add_noise(residual, noise, timesteps)
+        return to_image(conditions.x_base + denoise(noisy, timesteps, conditions) / RESIDUAL_SCALE)
 
 
-def synthesize_tiled(g_s: Callable[[Tensor, Tensor], Tensor], y_hat: Tensor, quality: Tensor, tiles: Sequence[Tile]):
-    """Runs a base decoder tile by tile; returns the blended picture (N, 3, H, W)."""
-    if len(tiles) == 1:
-        return g_s(y_hat, quality)
-    height, width = (n * BLOCK for n in y_hat.shape[-2:])
-    x_base = y_hat.new_zeros(y_hat.shape[0], 3, height, width)
-    for tile in tiles:
-        part = g_s(tile.crop(y_hat, BLOCK), quality)
-        tile.crop(x_base, 1).add_(part * tile.weight(1).to(part.device))
+def synthesize_tiled(base: BaseDecoder, latent: Tensor, quality: Tensor, tile: int) -> Tensor:
+    """Runs a base decoder tile by tile; returns the blended ``x_base`` (N, 3, H, W)."""
+    height, width = (n * BLOCK for n in latent.shape[-2:])
+    x_base = latent.new_zeros(latent.shape[0], 3, height, width)
+    for window in plan_tiles(height, width, tile):
+        part = window.crop(latent, BLOCK)
+        picture = base.picture(part, base.features(part, quality))
+        window.crop(x_base, 1).add_(picture * window.weight(1).to(picture.device))
     return x_base

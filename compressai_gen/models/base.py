@@ -60,12 +60,12 @@ class GenerativeCodec(CompressionModel):
     n_qualities = 5
     multiple: int
     """Images are padded to multiples of this many pixels by repeating the last row and column."""
-    denoiser: nn.Module | None
     default_steps = 1
+    """Of the sampler, where the codec has a generative half."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.denoiser = None
+        self.restorer: nn.Module | None = None
         # A buffer, so that a saved checkpoint remembers it and CompressAI's tools, which pass none, find it.
         self.register_buffer("quality", torch.tensor(3))
 
@@ -93,6 +93,18 @@ class GenerativeCodec(CompressionModel):
         self, decoded: Sequence[Any], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
     ) -> Tensor:
         """Maps what was decoded of N images at qualities (N,) to padded images."""
+
+    def steps(self, options: DecoderOptions) -> int:
+        """Steps of the sampler that the options ask for.
+
+        Raises:
+            CodecError: some are asked for and the codec has no generative half.
+        """
+        if self.restorer is None and options.steps:
+            raise CodecError(f"this {self.name} has no denoiser: steps must be 0")
+        if options.steps is None:
+            return self.default_steps if self.restorer is not None else 0
+        return options.steps
 
     def _quality_index(self, quality: int | None, n: int) -> Tensor:
         q = int(self.quality) if quality is None else int(quality)
@@ -183,7 +195,8 @@ class GenerativeCodec(CompressionModel):
         q = torch.tensor([s.quality for s in streams], device=self.quality.device)
         decoded = [self.decode_latent(s.payload, padded, q_i, Snap(s.phase)) for s, q_i in zip(streams, q, strict=True)]
         with self.picture_precision():
-            x_hat = self.synthesize(decoded, q, [s.checksum for s in streams], chosen)
+            seeds = [s.checksum if chosen.seed is None else chosen.seed for s in streams]
+            x_hat = self.synthesize(decoded, q, seeds, chosen)
         return {"x_hat": x_hat[..., :height, :width].float().clamp(0, 1)}
 
     def picture_precision(self) -> contextlib.AbstractContextManager:

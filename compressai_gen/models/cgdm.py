@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,30 +10,18 @@ from compressai.ans import BufferedRansEncoder
 from compressai.registry import register_model
 from torch import Tensor
 
-from compressai_gen.diffusion.denoiser import FACTOR, create_denoiser, to_image, to_sample
-from compressai_gen.diffusion.guidance import REGION, ConsistencyBranch, Guidance
-from compressai_gen.diffusion.restore import (
-    RESIDUAL_SCALE,
-    Conditions,
-    estimate,
-    noisy_samples,
-    restore,
-    synthesize_tiled,
-    to_residual,
-)
-from compressai_gen.diffusion.tiling import plan_tiles
+from compressai_gen.diffusion.denoiser import SAMPLE_CHANNELS, to_sample
+from compressai_gen.diffusion.guidance import REGION
+from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled, to_residual
 from compressai_gen.entropy.exact import Snap
 from compressai_gen.entropy.hyperprior import CheckerboardHyperprior
 from compressai_gen.entropy.rans import open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
-from compressai_gen.errors import CodecError
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
 from compressai_gen.models.online import RateDistortion, optimize_online
 
 __all__ = ["CGDM"]
-
-SAMPLE_CHANNELS = 3 * FACTOR**2
 
 DISTORTION_WEIGHTS = (0.255, 0.577, 1.297, 3.226, 8.484)
 MSE_WEIGHT = 40.0
@@ -99,17 +86,16 @@ class CGDM(GenerativeCodec):
         self.g_a = AnalysisTransform(channels, widths, blocks, n)
         self.g_s = SynthesisTransform(channels, widths, decoder_blocks, n)
         self.latent_codec = CheckerboardHyperprior(groups, hyper_channels, hyper_width, n)
-        self.consistency = self.syntax = None
+        self.syntax = None
         if diffusion:
-            self.denoiser = create_denoiser(SAMPLE_CHANNELS, denoiser_widths, denoiser_layers, n)
-            self.consistency = ConsistencyBranch(channels, widths, denoiser_widths, denoiser_layers, n, syntax_channels)
+            self.restorer = Restorer(channels, widths, denoiser_widths, denoiser_layers, n, syntax_channels)
             self.syntax = SyntaxCodec(SAMPLE_CHANNELS, syntax_channels, 64, n)
 
     @classmethod
     def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> CGDM:
         """Builds the model of ``config`` with these weights, with its generative half if they have one."""
-        has_denoiser = any(name.startswith("denoiser.") for name in state_dict)
-        return super().from_state_dict(state_dict, **{"diffusion": has_denoiser, **config})
+        diffusion = any(name.startswith("restorer.") for name in state_dict)
+        return super().from_state_dict(state_dict, **{"diffusion": diffusion, **config})
 
     def forward(
         self, x: Tensor, quality: Tensor | int | None = None, timesteps: Tensor | None = None
@@ -146,9 +132,7 @@ class CGDM(GenerativeCodec):
         return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": likelihoods} | out
 
     def estimate_restored(self, x: Tensor, quality: Tensor, timesteps: Tensor) -> dict[str, Any]:
-        """One denoising step from a noisy residual, with gradients for all but the end-to-end codec.
-
-        One image in ten goes without syntax and one in ten without guidance, so that a decoder may switch them off.
+        """One denoising step, to train the generative half on; the end-to-end codec gets no gradients.
 
         Args:
             x: padded images (N, 3, H, W).
@@ -162,14 +146,10 @@ class CGDM(GenerativeCodec):
             y_hat = self.latent_codec(self.g_a(x, quality), quality)["y_hat"]
             features = self.g_s.features(y_hat, quality)
             x_base = self.g_s.picture(y_hat, features)
-        residual, sample_base = to_residual(x, x_base), to_sample(x_base)
-        syntax, likelihoods = self.syntax(self.syntax.analyze(residual, sample_base, quality))
-        keep = (torch.rand(2, len(x), 1, 1, 1, device=x.device) >= 0.1).float()
-        guidance = self.consistency(features, self.latent_codec.normalize(y_hat), syntax, quality, *keep)
-        denoise = partial(estimate, self.denoiser, guidance)
-        conditions = Conditions(quality, sample_base, y_hat, syntax)
-        noisy = noisy_samples(denoise, residual, timesteps, conditions)
-        x_hat = x_base + to_image(denoise(noisy, timesteps, conditions)) / RESIDUAL_SCALE
+        sample = to_sample(x_base)
+        syntax, likelihoods = self.syntax(self.syntax.analyze(to_residual(x, x_base), sample, quality))
+        conditions = Conditions(quality, sample, y_hat, syntax)
+        x_hat = self.restorer.training_estimate(self._base, x, conditions, features, timesteps)
         return {"x_hat": x_hat, "x_base": x_base, "likelihoods": {"syntax": likelihoods}}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
@@ -229,44 +209,20 @@ class CGDM(GenerativeCodec):
         self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
     ) -> Tensor:
         """See :class:`GenerativeCodec`."""
-        steps = options.steps
-        if steps is None:
-            steps = self.default_steps if self.denoiser is not None else 0
         y_hat = torch.cat([d.y_hat for d in decoded])
-        tiles = plan_tiles(y_hat.shape[-2] * BLOCK, y_hat.shape[-1] * BLOCK, options.tile)
+        steps = self.steps(options)
         if not steps:
-            return synthesize_tiled(self.g_s, y_hat, quality, tiles)
-        if self.denoiser is None:
-            raise CodecError("this cgdm has no denoiser: steps must be 0")
-        features = None
-        if len(tiles) == 1:
-            features = self.g_s.features(y_hat, quality)
-            x_base = self.g_s.picture(y_hat, features)
-        else:
-            x_base = synthesize_tiled(self.g_s, y_hat, quality, tiles)
+            return synthesize_tiled(self._base, y_hat, quality, options.tile)
         syntax = torch.cat([d.syntax for d in decoded]) if options.syntax else None
-        conditions = Conditions(quality, to_sample(x_base), y_hat, syntax)
-        guide = partial(self.guide, features=features) if options.consistency else _no_guidance
-        seeds = seeds if options.seed is None else [options.seed] * len(decoded)
-        return restore(self.denoiser, guide, conditions, seeds, steps, tiles)
+        return self.restorer.restore(
+            self._base, y_hat, syntax, quality, seeds, steps, options.tile, options.consistency
+        )
 
-    def guide(self, conditions: Conditions, features: Sequence[Tensor] | None = None) -> Guidance:
-        """Runs the consistency branch with SFF.
-
-        Args:
-            conditions: of the image or of a tile.
-            features: of ``g_s``, if they are at hand.
-        """
-        y_hat, quality = conditions.latent, conditions.quality
-        if features is None:
-            features = self.g_s.features(y_hat, quality)
-        return self.consistency(features, self.latent_codec.normalize(y_hat), conditions.syntax, quality)
+    @property
+    def _base(self) -> BaseDecoder:
+        return BaseDecoder(self.g_s.features, self.g_s.picture, self.latent_codec.normalize)
 
     def _analyze_syntax(self, x: Tensor, y_hat: Tensor, quality: Tensor) -> Tensor:
         with self.picture_precision():
             x_base = self.g_s(y_hat, quality)
             return self.syntax.analyze(to_residual(x, x_base), to_sample(x_base), quality)
-
-
-def _no_guidance(conditions: Conditions) -> None:
-    return None

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from compressai_gen.entropy.exact import Snap, in_float64
 from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, frequencies
-from compressai_gen.errors import CodecError
 from compressai_gen.layers.masking import N_GROUPS, coding_groups, fill_unsent, grid_levels
 from compressai_gen.layers.prediction import TokenPredictor
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
@@ -112,8 +111,7 @@ class MRIDC(GenerativeCodec):
         self, decoded: Sequence[Tensor], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
     ) -> Tensor:
         """See :class:`GenerativeCodec`."""
-        if options.steps:
-            raise CodecError("this mridc has a plain decoder: steps must be 0")
+        self.steps(options)
         tokens = torch.cat(list(decoded))
         return self._render(self.quantizer.embed(tokens), self._levels(quality, tokens.shape[-2:]), quality)
 

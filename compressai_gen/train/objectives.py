@@ -210,7 +210,7 @@ class DiffusionObjective(Objective):
 
     def trained(self, model: GenerativeCodec) -> Iterable[nn.Module]:
         """See :class:`Objective`."""
-        return [part for part in (model.denoiser, model.consistency, model.syntax) if part is not None]
+        return [part for part in (model.restorer, getattr(model, "syntax", None)) if part is not None]
 
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch (N, 3, S, S) and what to log."""

@@ -39,14 +39,14 @@ def validate(model: GenerativeCodec, folder: Path, per_class: int) -> list[dict[
             cropped to Kodak's 768x512, as time goes with the area and the rate does not.
 
     Returns:
-        A row per quality, number of sampling steps (0 and the default, where the codec has a denoiser) and size class.
+        A row per quality, steps of the sampler (0 and, where there is one, the default) and size class.
     """
     chosen = _choose(folder, per_class)
     if not any(chosen.values()):
         raise DatasetError(f"no validation images in {folder}")
     model.update(force=True)
     metrics = ReferenceMetrics(METRICS, device=model.quality.device)
-    all_steps = [0] if model.denoiser is None else [0, model.default_steps]
+    all_steps = [0] if model.restorer is None else [0, model.default_steps]
     sums: dict[tuple[int, int, str], Tensor] = {}
     for size, paths in chosen.items():
         for path in paths:

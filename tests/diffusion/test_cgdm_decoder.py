@@ -16,7 +16,8 @@ def model(random_models):
     model = copy.deepcopy(random_models["cgdm"])
     torch.manual_seed(1)
     with torch.no_grad():
-        for conv in (model.denoiser.conv_out, *model.consistency.outputs, model.consistency.fusion.weights_of[-1]):
+        branch = model.restorer.consistency
+        for conv in (model.restorer.denoiser.conv_out, *branch.outputs, branch.fusion.weights_of[-1]):
             conv.weight.normal_(std=0.05)
     return model
 

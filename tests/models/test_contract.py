@@ -12,7 +12,7 @@ import compressai_gen.zoo
 from compressai_gen.entropy.container import unpack
 from compressai_gen.models import CGDM, MRIDC
 
-GENERATIVE = {"denoiser", "consistency", "syntax"}
+GENERATIVE = {"restorer", "syntax"}
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 
 

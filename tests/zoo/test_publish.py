@@ -62,7 +62,7 @@ def test_card_says_what_was_measured_and_how_it_was_trained(empty_zoo, run, tmp_
     assert publish.main([str(run), "--results", str(results)]) == 0
     card = (empty_zoo / "mridc.md").read_text(encoding="utf-8")
     manifest = json.loads((empty_zoo / "manifest.json").read_text())
-    for part in (manifest["mridc"]["sha256"], "mridc-tiny", "seed 7", "holiday pictures", "on a toaster", "0.0125"):
+    for part in (manifest["mridc"]["sha256"], "mridc-tiny", "Seed 7", "holiday pictures", "on a toaster", "0.0125"):
         assert part in card
     assert "| 1 | 0.0123 | 21.5 |" in card
     assert "jpeg" not in card
