@@ -13,10 +13,14 @@ from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.train import loop
 from compressai_gen.train.__main__ import main
 from compressai_gen.train.export import half_precision_state
+from compressai_gen.train.objectives import Distortion
 from compressai_gen.train.recipe import load_recipe
 
 ALEXNET = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
 needs_alex = pytest.mark.skipif(not ALEXNET.is_file(), reason="TORCH_HOME has no AlexNet weights")
+
+VGG = ALEXNET.with_name("vgg16-397923af.pth")
+needs_vgg = pytest.mark.skipif(not VGG.is_file(), reason="TORCH_HOME has no VGG-16 weights")
 
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 STEPS, STOP = 6, 4
@@ -80,6 +84,19 @@ commitment_weight = 0.01
 rate_weight = 0.05
 """,
 }
+
+
+DIFFUSION = """
+denoiser_widths = [8, 8, 16]
+syntax_channels = 2
+
+[objective]
+mse_weight = 20.0
+lpips_weight = 1.0
+dists_weight = 1.0
+consistency_weight = 20.0
+syntax_weight = 4.0
+"""
 
 
 @pytest.fixture
@@ -194,6 +211,41 @@ def test_steps_are_logged(recipe, data_root, monkeypatch):
     assert row["step"] == 100
     assert {"psnr", "lpips", "bpp", "grad_norm"} <= set(row)
     assert row["psnr"] > 10
+
+
+@needs_alex
+@needs_vgg
+def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
+    torch.manual_seed(2)
+    codec = tiny_cgdm(diffusion=False)
+    codec.latent_codec.relaxed(torch.zeros(1, 16, 4, 4), torch.tensor([0]))  # zeroes what checkerboards mask
+    save_file(half_precision_state(codec), data_root / "codec.safetensors")
+    recipe = data_root / "restorer-tiny.toml"
+    text = COMMON.format(model="cgdm", stop=STOP) + OWN["cgdm"].split("diffusion = false")[0]
+    text = text.replace("[data]", 'task = "diffusion"\n\n[data]') + DIFFUSION
+    recipe.write_text(text)
+    argv = [str(recipe), "--data-root", str(data_root), "--output", str(data_root / "out")]
+    assert main(argv) == 2  # there is no warm start
+    assert main([*argv, "--init", str(data_root / "codec.safetensors")]) == 0
+    state = load_file(data_root / "out" / "model.safetensors")
+    for key, value in half_precision_state(codec).items():
+        torch.testing.assert_close(state[key], value, rtol=0, atol=0, check_dtype=False)
+    assert state["restorer.denoiser.conv_out.weight"].any()
+    rows = json.loads((data_root / "out" / "record.json").read_text())["validation"]
+    assert {(row["quality"], row["steps"]) for row in rows} == {(q, s) for q in range(1, 6) for s in (0, 1)}
+
+
+@needs_alex
+@needs_vgg
+def test_dists_in_training_is_that_of_the_package(photograph):
+    distortion = Distortion(0, 0, dists_weight=1, dists_images=2)
+    x = torch.cat([photograph(64, 96, top) for top in (0, 100, 200)])
+    x_hat = (0.8 * x + 0.1).requires_grad_()
+    expected = distortion.dists(x_hat[:2], x[:2]).mean()
+    loss = distortion(x_hat, x)[0].mean()
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
+    loss.backward()
+    assert x_hat.grad[:2].any()
 
 
 @needs_alex
