@@ -17,12 +17,13 @@ from compressai_gen import zoo
 from compressai_gen.codecs import check_qualities
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.data import load_dataset
-from compressai_gen.errors import CodecError, CompressaiGenError
+from compressai_gen.errors import CodecError
 from compressai_gen.eval import tables
-from compressai_gen.eval.files import write_table
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
+from compressai_gen.files import write_table
 from compressai_gen.metrics import DEFAULT_METRICS, ReferenceMetrics
+from compressai_gen.programs import exit_status
 
 __all__ = ["VARIANTS", "ablate", "main"]
 
@@ -81,16 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images")
     parser.add_argument("--output", type=Path, default=Path("results/ablation"), help="folder (default: %(default)s)")
     args = parser.parse_args(argv)
-    try:
+
+    def run() -> None:
         table = ablate(args.model, args.qualities, args.dataset, args.data_root, args.output, args.limit)
-    except CompressaiGenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(table.to_string(index=False, float_format="{:.4f}".format))
-    return 0
+        print(table.to_string(index=False, float_format="{:.4f}".format))
+
+    return exit_status(run, "interrupted; the same command goes on from here")
 
 
 if __name__ == "__main__":

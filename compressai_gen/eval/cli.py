@@ -21,6 +21,7 @@ from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
 from compressai_gen.metrics import DEFAULT_METRICS, METRICS, ReferenceMetrics
+from compressai_gen.programs import exit_status
 
 __all__ = ["main"]
 
@@ -51,15 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
-    try:
-        _run(args, argv)
-    except CompressaiGenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; no tables were written, and the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(
+        lambda: _run(args, argv), "interrupted; no tables were written, and the same command goes on from here"
+    )
 
 
 def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from compressai_gen.eval.files import replacing
+from compressai_gen.files import replacing
 from compressai_gen.metrics import METRICS
 
 __all__ = ["rate_plot", "write_plot"]

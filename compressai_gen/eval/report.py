@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from compressai_gen.eval import tables
-from compressai_gen.eval.files import file_name, write_json, write_table
 from compressai_gen.eval.plots import rate_plot, write_plot
+from compressai_gen.files import file_name, write_json, write_table
 from compressai_gen.metrics import METRICS, MIN_OVERLAP
 
 __all__ = ["format_report", "write_report"]

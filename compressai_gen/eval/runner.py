@@ -15,8 +15,8 @@ from tqdm import tqdm
 from compressai_gen.codecs import Codec, Encoded
 from compressai_gen.data import ImageDataset, write_image
 from compressai_gen.errors import CodecError
-from compressai_gen.eval.files import file_name, replacing
 from compressai_gen.eval.store import RowStore
+from compressai_gen.files import file_name, replacing
 from compressai_gen.metrics import ReferenceMetrics
 
 __all__ = ["Job", "measure"]

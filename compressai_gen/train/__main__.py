@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import compressai_gen  # noqa: F401  (registers the models)
-from compressai_gen.errors import CompressaiGenError, DatasetError
+from compressai_gen.errors import DatasetError
+from compressai_gen.programs import exit_status
 from compressai_gen.train.loop import train
 from compressai_gen.train.recipe import load_recipe
 
@@ -21,19 +22,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder of checkpoints and weights (default: runs/<recipe>)")
     parser.add_argument("--init", type=Path, help="weights (safetensors) to start from instead of the warm start")
     args = parser.parse_args(argv)
-    try:
-        recipe = load_recipe(args.recipe)
-        root = args.data_root or os.environ.get("COMPRESSAI_GEN_DATA")
-        if root is None:
-            raise DatasetError("say where the photographs lie: --data-root FOLDER or COMPRESSAI_GEN_DATA=FOLDER")
-        train(recipe, Path(root), args.output or Path("runs") / recipe.name, args.init)
-    except CompressaiGenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: _run(args), "stopped; the same command goes on from the last checkpoint")
+
+
+def _run(args: argparse.Namespace) -> None:
+    recipe = load_recipe(args.recipe)
+    root = args.data_root or os.environ.get("COMPRESSAI_GEN_DATA")
+    if root is None:
+        raise DatasetError("say where the photographs lie: --data-root FOLDER or COMPRESSAI_GEN_DATA=FOLDER")
+    train(recipe, Path(root), args.output or Path("runs") / recipe.name, args.init)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from compressai_gen._version import __version__
 from compressai_gen.errors import RecipeError
+from compressai_gen.files import replacing, write_json
 from compressai_gen.train.recipe import Recipe
 
 __all__ = ["described_weights", "export", "half_precision_state", "load_weights"]
@@ -73,9 +73,8 @@ def described_weights(path: Path) -> dict[str, Any]:
 
 def export(model: nn.Module, recipe: Recipe, output: Path, validation: list[dict], run: dict[str, Any]) -> None:
     """Writes ``model.safetensors`` and ``record.json`` into ``output``, each whole or not at all."""
-    temporary = output / "model.safetensors.tmp"
-    save_file(half_precision_state(model), temporary, metadata={"model": recipe.model, "recipe": recipe.name})
-    os.replace(temporary, output / "model.safetensors")
+    with replacing(output / "model.safetensors") as temporary:
+        save_file(half_precision_state(model), temporary, metadata={"model": recipe.model, "recipe": recipe.name})
     record = {
         "recipe": asdict(recipe),
         "run": run,
@@ -83,6 +82,4 @@ def export(model: nn.Module, recipe: Recipe, output: Path, validation: list[dict
         "parameters": sum(p.numel() for p in model.parameters()),
         "validation": validation,
     }
-    temporary = output / "record.json.tmp"
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, output / "record.json")
+    write_json(record, output / "record.json")

@@ -9,14 +9,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from compressai_gen.errors import CompressaiGenError, ZooError
+from compressai_gen.errors import ZooError
+from compressai_gen.files import replacing
+from compressai_gen.programs import exit_status
 from compressai_gen.resources import ZOO_DIR
 from compressai_gen.zoo import ARCHITECTURES
 from compressai_gen.zoo.manifest import read_manifest
@@ -136,9 +137,8 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -148,17 +148,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="an evaluation's folder, such as results/kodak")
     parser.add_argument("--readme", type=Path, help="a README whose results section to write, with --results")
     args = parser.parse_args(argv)
-    try:
-        for run in args.run:
-            publish(run)
-        if args.results and args.readme:
-            update_readme(args.readme, args.results)
-        for name, entry in read_manifest().items():
-            _write(ZOO_DIR / entry["card"], card(name, entry, args.results).encode())
-    except CompressaiGenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: _run(args), "interrupted; the same command starts again")
+
+
+def _run(args: argparse.Namespace) -> None:
+    for run in args.run:
+        publish(run)
+    if args.results and args.readme:
+        update_readme(args.readme, args.results)
+    for name, entry in read_manifest().items():
+        _write(ZOO_DIR / entry["card"], card(name, entry, args.results).encode())
 
 
 if __name__ == "__main__":

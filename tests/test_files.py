@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from compressai_gen.errors import CompressaiGenError
-from compressai_gen.eval.files import file_name, replacing, write_json, write_table
+from compressai_gen.files import file_name, replacing, write_json, write_table
 
 
 def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path):
