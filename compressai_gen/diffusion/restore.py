@@ -22,6 +22,10 @@ RESIDUAL_SCALE = 16.0
 """Brings what base decoders lack, 0.03 to 0.1 of the range, to about unit variance."""
 
 
+OWN_ESTIMATE = 0.3
+"""Share of training batches whose noisy residuals hold the denoiser's own estimates, at the price of another pass."""
+
+
 class Conditions(NamedTuple):
     """All that the denoiser knows beside the noisy sample.
 
@@ -159,7 +163,7 @@ class Restorer(nn.Module):
     def training_estimate(
         self,
         base: BaseDecoder,
-        x: Tensor,
+        residual: Tensor,
         conditions: Conditions,
         features: Sequence[Tensor],
         timesteps: Tensor,
@@ -167,27 +171,24 @@ class Restorer(nn.Module):
         """One denoising step from a noisy residual, with gradients; returns the restored images (N, 3, H, W).
 
         One image in ten goes without syntax and one in ten without guidance, so that a decoder may switch them off. The
-        noisy residual holds, by turns, the true one and the denoiser's own estimate of it from pure noise, as in a
-        sampler's second step.
+        noisy residual holds the true one or, in some batches, the denoiser's own estimate of it from pure noise, as in
+        a sampler's second step.
 
         Args:
             base: the base decoder.
-            x: originals (N, 3, H, W).
+            residual: what the base picture lacks; see :func:`to_residual`.
             conditions: see :class:`Conditions`.
             features: of the base decoder.
             timesteps: (N,).
         """
-        keep = (torch.rand(2, len(x), 1, 1, 1, device=x.device) >= 0.1).float()
+        keep = (torch.rand(2, len(residual), 1, 1, 1, device=residual.device) >= 0.1).float()
         denoise = partial(self.estimate, self._guide(base, conditions, features, keep))
-        residual = (to_sample(x) - conditions.x_base) * RESIDUAL_SCALE
         noise = torch.randn_like(residual)
         scheduler = create_scheduler()
         first = scheduler.config.num_train_timesteps - 1
-        own = (torch.rand(len(x), device=x.device) < 0.5) & (timesteps < first)
-        if own.any():
+        if torch.rand(()) < OWN_ESTIMATE:
             with torch.no_grad():
-                estimated = denoise(noise, torch.full_like(timesteps, first), conditions)
-            residual = torch.where(own[:, None, None, None], estimated, residual)
+                residual = denoise(noise, torch.full_like(timesteps, first), conditions)
         noisy = scheduler.add_noise(residual, noise, timesteps)
         return to_image(conditions.x_base + denoise(noisy, timesteps, conditions) / RESIDUAL_SCALE)
 

@@ -6,12 +6,11 @@ Parts are switched off by options of the encoder and the decoder, with the same 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from compressai_gen import zoo
 from compressai_gen.codecs import check_qualities
@@ -54,11 +53,7 @@ def ablate(model: str, qualities: Sequence[int], dataset: str, data_root: str | 
     """
     if model not in VARIANTS:
         raise CodecError(f"{model!r} has no parts to switch off; known: {', '.join(VARIANTS)}")
-    networks: dict[int, torch.nn.Module] = {}  # shared by the variants
-
-    def load(quality: int) -> torch.nn.Module:
-        return networks.setdefault(quality, zoo.MODELS[model](quality))
-
+    load = functools.cache(lambda quality: zoo.MODELS[model](quality))  # the variants share their networks
     jobs = []
     for name, variant in VARIANTS[model].items():
         version = f"{zoo.fingerprint(model)} {variant}"

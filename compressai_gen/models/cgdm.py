@@ -146,10 +146,10 @@ class CGDM(GenerativeCodec):
             y_hat = self.latent_codec(self.g_a(x, quality), quality)["y_hat"]
             features = self.g_s.features(y_hat, quality)
             x_base = self.g_s.picture(y_hat, features)
-        sample = to_sample(x_base)
-        syntax, likelihoods = self.syntax(self.syntax.analyze(to_residual(x, x_base), sample, quality))
+        residual, sample = to_residual(x, x_base), to_sample(x_base)
+        syntax, likelihoods = self.syntax(self.syntax.analyze(residual, sample, quality))
         conditions = Conditions(quality, sample, y_hat, syntax)
-        x_hat = self.restorer.training_estimate(self._base, x, conditions, features, timesteps)
+        x_hat = self.restorer.training_estimate(self._base, residual, conditions, features, timesteps)
         return {"x_hat": x_hat, "x_base": x_base, "likelihoods": {"syntax": likelihoods}}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:

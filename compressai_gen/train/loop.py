@@ -139,9 +139,9 @@ def _build(recipe: Recipe) -> tuple[GenerativeCodec, Objective]:
 
 def _optimizer(named: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
     # Gains and the factorized prior have far to go on logarithmic scales: a convolution's step is too slow for them.
-    fast = [p for name, p in named.items() if name.endswith("log_gain") or "entropy_bottleneck" in name]
-    slow = [p for name, p in named.items() if not (name.endswith("log_gain") or "entropy_bottleneck" in name)]
-    groups = [{"params": slow, "speed": 1.0}, {"params": fast, "speed": 8.0}]
+    fast = {name: p for name, p in named.items() if name.endswith("log_gain") or "entropy_bottleneck" in name}
+    slow = [p for name, p in named.items() if name not in fast]
+    groups = [{"params": slow, "speed": 1.0}, {"params": list(fast.values()), "speed": 8.0}]
     return torch.optim.Adam([g for g in groups if g["params"]], betas=(0.9, 0.99), fused=True)
 
 

@@ -52,6 +52,29 @@ class Distortion(nn.Module):
         return loss, logs
 
 
+class _Moments(torch.autograd.Function):
+    """Means, variances and covariances over positions of features (N, P, C), with gradients to the first ones.
+
+    The gradient is affine in both features, which autograd, step by step, does not see: it takes six passes over them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        # Covariances are differences of large numbers, for which bfloat16 is too coarse.
+        f_mean, g_mean = (features.mean(1, keepdim=True, dtype=torch.float32) for features in (f, g))
+        f_centered, g_centered = f - f_mean, g - g_mean
+        ctx.save_for_backward(f, g, f_mean, g_mean)
+        covariance = (f_centered * g_centered).mean(1)
+        return f_mean[:, 0], f_centered.square().mean(1), covariance, g_mean[:, 0], g_centered.square().mean(1)
+
+    @staticmethod
+    def backward(ctx: Any, mean: Tensor, variance: Tensor, covariance: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+        f, g, f_mean, g_mean = ctx.saved_tensors
+        mean, variance, covariance = (d[:, None] / f.shape[1] for d in (mean, 2 * variance, covariance))
+        constant = mean - variance * f_mean - covariance * g_mean
+        return torch.addcmul(constant, variance, f).addcmul_(covariance, g).to(f.dtype), None
+
+
 def _dists(network: nn.Module, x_hat: Tensor, x: Tensor) -> Tensor:
     """DISTS (N,) as ``DISTS_pytorch`` defines it, with fewer passes over the features, and gradients to ``x_hat``."""
     with torch.no_grad():
@@ -61,14 +84,9 @@ def _dists(network: nn.Module, x_hat: Tensor, x: Tensor) -> Tensor:
     alphas, betas = (w.split(network.chns) for w in weights.chunk(2))
     similarity = torch.zeros(len(x), device=x.device)
     for f, g, alpha, beta in zip(network.forward_once(x_hat), original, alphas, betas, strict=True):
-        # Covariances are differences of large numbers, for which bfloat16 is too coarse.
         with torch.autocast(x.device.type, enabled=False):
-            f, g = f.float(), g.float()
-            g_var, g_mean = torch.var_mean(g, dim=(2, 3), correction=0)
-            f_mean = f.mean(dim=(2, 3))
-            centered = g - g_mean[:, :, None, None]
-            covariance = (centered * f).mean(dim=(2, 3))
-            f_var = (f - f_mean[:, :, None, None]).square().mean(dim=(2, 3))
+            f, g = (features.movedim(1, -1).flatten(1, 2) for features in (f, g))
+            f_mean, f_var, covariance, g_mean, g_var = _Moments.apply(f, g)
             luminance = (2 * f_mean * g_mean + 1e-6) / (f_mean.square() + g_mean.square() + 1e-6)
             structure = (2 * covariance + 1e-6) / (f_var + g_var + 1e-6)
             similarity = similarity + luminance @ alpha + structure @ beta
@@ -209,8 +227,8 @@ class MRIDCObjective(Objective):
 class DiffusionObjective(Objective):
     """Trains the generative half at the timesteps that samplers visit; the end-to-end codec is frozen.
 
-    The first timestep of every sampler, pure noise, gets most of the weight. At later ones the noisy sample holds, by
-    turns, the true residual and the denoiser's own estimate of it, which is what it meets at decode time.
+    The first timestep of every sampler, pure noise, gets most of the weight. At later ones the noisy sample holds the
+    true residual or the denoiser's own estimate of it, which is what it meets at decode time.
 
     Args:
         mse_weight, lpips_weight, dists_weight, dists_images: of :class:`Distortion`.

@@ -17,6 +17,7 @@ import pandas as pd
 
 from compressai_gen.errors import ZooError
 from compressai_gen.files import replacing
+from compressai_gen.metrics import MIN_OVERLAP
 from compressai_gen.programs import exit_status
 from compressai_gen.resources import ZOO_DIR
 from compressai_gen.zoo import ARCHITECTURES
@@ -108,7 +109,7 @@ def readme_section(results: Path) -> str:
     rates = pd.read_csv(results / "bd_rate.csv")
     rates = rates[rates["codec"].isin(measured["codec"])]
     rates["text"] = [
-        "" if pd.isna(value) else f"{value:+.1f}" + "*" * (overlap < 0.5)
+        "" if pd.isna(value) else f"{value:+.1f}" + "*" * (overlap < MIN_OVERLAP)
         for value, overlap in zip(rates["bd_rate_percent"], rates["overlap"], strict=True)
     ]
     by_metric = rates.pivot(index="codec", columns="metric", values="text").reset_index()
@@ -116,7 +117,7 @@ def readme_section(results: Path) -> str:
         [
             _markdown(measured.round(4).round({"psnr": 2})),
             f"BD-rates in percent against {' and '.join(rates['anchor'].unique())} (negative: fewer bits for the same "
-            "figure; *: the curves share less than half of their range; empty: none):",
+            f"figure; *: the curves share less than {MIN_OVERLAP:.0%} of their range; empty: none):",
             _markdown(by_metric.fillna("")),
         ]
     )
