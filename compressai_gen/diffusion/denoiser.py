@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
@@ -66,6 +67,9 @@ def create_denoiser(
         for name, child in module.named_children():
             if isinstance(child, nn.GroupNorm):
                 setattr(module, name, ChannelNorm(child.num_channels, eps=child.eps))
+    # Else an untrained network sees little but noise, and takes long to find what lies below it.
+    with torch.no_grad():
+        unet.conv_in.weight[:, :SAMPLE_CHANNELS] *= 0.2
     # The sampler's first estimate is then zero: no residual, the picture that the codec already has.
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)

@@ -48,8 +48,6 @@ class SyntaxFusion(nn.Module):
             nn.SiLU(),
             nn.Conv2d(256, 2 * sum(widths), 1),
         )
-        nn.init.zeros_(self.weights_of[-1].weight)
-        nn.init.zeros_(self.weights_of[-1].bias)
 
     def forward(self, features: Sequence[Tensor], syntax: Tensor, strength: Tensor | float = 1.0) -> list[Tensor]:
         """Returns the fused features; ``syntax`` is (N, S, H/64, W/64), ``strength`` 1, or 0 for no change."""
@@ -89,12 +87,10 @@ class ConsistencyBranch(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in itertools.pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(width, n_qualities) for width in widths)
         self.fusion = SyntaxFusion(syntax_channels, widths) if syntax_channels else None
+        # Not ControlNet's "zero convolutions" (Zhang et al., ICCV 2023): they protect a denoiser that is already trained.
         self.outputs = nn.ModuleList(nn.Conv2d(widths[i], n, 1) for i, n in guidance_channels(widths, layers))
         self.mid = nn.Conv2d(widths[-1], widths[-1], 1)
         self.resolutions = [i for i, _ in guidance_channels(widths, layers)]
-        for conv in (*self.outputs, self.mid):  # ControlNet's "zero convolutions" (Zhang et al., ICCV 2023)
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
 
     def forward(
         self,

@@ -28,7 +28,7 @@ class Distortion(nn.Module):
 
     Args:
         mse_weight, lpips_weight, dists_weight: of each.
-        dists_images: how many images of a batch DISTS looks at, as its VGG costs more than all the rest.
+        dists_images: how many crops of a batch DISTS looks at, together, as its VGG costs more than all the rest.
     """
 
     def __init__(self, mse_weight: float, lpips_weight: float, dists_weight: float = 0.0, dists_images: int = 5):
@@ -47,13 +47,13 @@ class Distortion(nn.Module):
         if self.dists is not None:
             texture = _dists(self.dists, x_hat[: self.dists_images].clamp(0, 1), x[: self.dists_images])
             # Those that are looked at stand for all.
-            loss = loss + self.weights[2] * texture.mean()
-            logs["dists"] = texture.detach().mean()
+            loss = loss + self.weights[2] * texture
+            logs["dists"] = texture.detach()
         return loss, logs
 
 
 class _Moments(torch.autograd.Function):
-    """Means, variances and covariances over positions of features (N, P, C), with gradients to the first ones.
+    """Means, variances and covariances over positions of features (P, C), with gradients to the first ones.
 
     The gradient is affine in both features, which autograd, step by step, does not see: it takes six passes over them.
     """
@@ -61,31 +61,36 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         # Covariances are differences of large numbers, for which bfloat16 is too coarse.
-        f_mean, g_mean = (features.mean(1, keepdim=True, dtype=torch.float32) for features in (f, g))
+        f_mean, g_mean = (features.mean(0, dtype=torch.float32) for features in (f, g))
         f_centered, g_centered = f - f_mean, g - g_mean
         ctx.save_for_backward(f, g, f_mean, g_mean)
-        covariance = (f_centered * g_centered).mean(1)
-        return f_mean[:, 0], f_centered.square().mean(1), covariance, g_mean[:, 0], g_centered.square().mean(1)
+        covariance = (f_centered * g_centered).mean(0)
+        return f_mean, f_centered.square().mean(0), covariance, g_mean, g_centered.square().mean(0)
 
     @staticmethod
     def backward(ctx: Any, mean: Tensor, variance: Tensor, covariance: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         f, g, f_mean, g_mean = ctx.saved_tensors
-        mean, variance, covariance = (d[:, None] / f.shape[1] for d in (mean, 2 * variance, covariance))
+        mean, variance, covariance = (d / len(f) for d in (mean, 2 * variance, covariance))
         constant = mean - variance * f_mean - covariance * g_mean
         return torch.addcmul(constant, variance, f).addcmul_(covariance, g).to(f.dtype), None
 
 
 def _dists(network: nn.Module, x_hat: Tensor, x: Tensor) -> Tensor:
-    """DISTS (N,) as ``DISTS_pytorch`` defines it, with fewer passes over the features, and gradients to ``x_hat``."""
+    """DISTS, as ``DISTS_pytorch`` defines it, of all crops (N, 3, S, S) together, with gradients to ``x_hat``.
+
+    Its means, variances and covariances are taken over all crops, as over the parts of one large picture. Those of a
+    crop alone depend on its content far more than a photograph's do, and their gradients say less about what all
+    pictures lack: nine tenths of a base picture's DISTS are means of deep features.
+    """
     with torch.no_grad():
         original = network.forward_once(x)
     weights = torch.cat((network.alpha, network.beta), dim=1)
     weights = (weights / weights.sum()).flatten()
     alphas, betas = (w.split(network.chns) for w in weights.chunk(2))
-    similarity = torch.zeros(len(x), device=x.device)
+    similarity = torch.zeros((), device=x.device)
     for f, g, alpha, beta in zip(network.forward_once(x_hat), original, alphas, betas, strict=True):
         with torch.autocast(x.device.type, enabled=False):
-            f, g = (features.movedim(1, -1).flatten(1, 2) for features in (f, g))
+            f, g = (features.movedim(1, -1).flatten(0, 2) for features in (f, g))
             f_mean, f_var, covariance, g_mean, g_var = _Moments.apply(f, g)
             luminance = (2 * f_mean * g_mean + 1e-6) / (f_mean.square() + g_mean.square() + 1e-6)
             structure = (2 * covariance + 1e-6) / (f_var + g_var + 1e-6)
@@ -233,7 +238,9 @@ class DiffusionObjective(Objective):
     Args:
         mse_weight, lpips_weight, dists_weight, dists_images: of :class:`Distortion`.
         consistency_weight: per squared distance of the picture's low frequencies (means of 8x8) to the base picture's.
-        syntax_weight: per bit of syntax and pixel.
+        syntax_bpp: bits per pixel that the syntax may take for nothing. A price from the first bit on kills it before
+            the denoiser has learnt to use it.
+        syntax_weight: per bit and pixel above that.
         first_share: share of samples at pure noise.
     """
 
@@ -244,12 +251,14 @@ class DiffusionObjective(Objective):
         dists_weight: float,
         consistency_weight: float,
         dists_images: int = 5,
+        syntax_bpp: float = 0.0,
         syntax_weight: float = 0.0,
         first_share: float = 0.6,
     ):
         super().__init__()
         self.distortion = Distortion(mse_weight, lpips_weight, dists_weight, dists_images)
         self.consistency_weight = consistency_weight
+        self.syntax_bpp = syntax_bpp
         self.syntax_weight = syntax_weight
         self.first_share = first_share
 
@@ -270,7 +279,8 @@ class DiffusionObjective(Objective):
         logs["base_psnr"] = (-10 * (out["x_base"] - x).square().mean(dim=(1, 2, 3)).log10()).mean()
         if out["likelihoods"]:
             bpp = (_bits(out["likelihoods"]) / math.prod(x.shape[2:])).mean()
-            loss, logs["bpp"] = loss + self.syntax_weight * bpp, bpp.detach()
+            loss = loss + self.syntax_weight * (bpp - self.syntax_bpp).clamp_min(0)
+            logs["bpp"] = bpp.detach()
         return loss, logs
 
 
