@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from compressai_gen.metrics import LpipsMetric
@@ -29,7 +31,7 @@ class RateDistortion:
     def __init__(self, x: Tensor, distortion_weight: float, mse_weight: float):
         self.x = x
         self.weights = distortion_weight, mse_weight
-        self.lpips = LpipsMetric("alex", x.device).model.requires_grad_(False)
+        self.lpips = _lpips(x.device)
         with torch.no_grad():
             self.features = self.lpips.net(self.lpips.scaling_layer(2 * x - 1))
 
@@ -38,6 +40,11 @@ class RateDistortion:
         mse = (x_hat - self.x).square().mean()
         perceptual = self.lpips(self.features, 2 * x_hat - 1).mean()
         return bits / self.x[0, 0].numel() + self.weights[0] * (self.weights[1] * mse + perceptual)
+
+
+@cache
+def _lpips(device: torch.device) -> nn.Module:
+    return LpipsMetric("alex", device).model.requires_grad_(False)
 
 
 def optimize_online(codec, objective: RateDistortion, y: Tensor, decode, quality: Tensor, steps: int, progress: bool):
