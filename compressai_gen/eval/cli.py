@@ -29,7 +29,7 @@ from compressai_gen.programs import exit_status
 __all__ = ["main"]
 
 # What later runs into the same output need not compute again.
-_ROWS, _FEATURES = ".rows.jsonl", ".features"
+_KEPT_ROWS, _KEPT_FEATURES = ".rows.jsonl", ".features"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,7 +80,7 @@ def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processe
         features = _features(args.fid_features, device, output)
         if args.fresh and processes.is_main:
             _forget(output)
-    store = RowStore(output / _ROWS, list(metrics.metrics), device.type, processes.index)
+    store = RowStore(output / _KEPT_ROWS, list(metrics.metrics), device.type, processes.index)
     reconstructions = output / "reconstructions" if args.reconstructions else None
     measured = measure(jobs, dataset, metrics, reconstructions, processes.is_main, store, features, processes)
     of_set = set_figures(measured, features, processes, processes.is_main) if features else None
@@ -102,9 +102,9 @@ def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processe
 
 def _forget(output: Path) -> None:
     """Remove what earlier runs have kept."""
-    for file in RowStore.files(output / _ROWS):
+    for file in RowStore.files(output / _KEPT_ROWS):
         file.unlink()
-    shutil.rmtree(output / _FEATURES, ignore_errors=True)
+    shutil.rmtree(output / _KEPT_FEATURES, ignore_errors=True)
 
 
 def _prepare_torch(device: str, threads: int | None, processes: Processes) -> torch.device:
@@ -147,7 +147,7 @@ def _metrics(names: Sequence[str] | None, device: torch.device, processes: Proce
 
 
 def _features(name: str, device: torch.device, output: Path) -> FeatureStore | None:
-    return None if name == "none" else FeatureStore(output / _FEATURES, PatchFeatures(name, device))
+    return None if name == "none" else FeatureStore(output / _KEPT_FEATURES, PatchFeatures(name, device))
 
 
 def _add_published(summary: pd.DataFrame, dataset: ImageDataset) -> pd.DataFrame:

@@ -22,6 +22,14 @@ status = cli.main(sys.argv[1:])
 """
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """Runs in this process set the number of threads."""
+    count = torch.get_num_threads()
+    yield
+    torch.set_num_threads(count)
+
+
 def _evaluate(monkeypatch, *argv):
     """Run in this process."""
     monkeypatch.setattr(sys, "argv", ["eval", *argv])
@@ -69,7 +77,6 @@ def test_two_processes_measure_what_one_does(tmp_path, monkeypatch, capfd):
         image = image.repeat_interleave(33, 1).repeat_interleave(30, 2)
         write_image(image, tmp_path / "set" / f"{index}.png")
     (tmp_path / "set/5.png").write_bytes((tmp_path / "set/4.png").read_bytes())  # both write the same features
-    threads = torch.get_num_threads()
     options = ["--models", "webp", "--baselines", "jpeg", "--dataset", str(tmp_path / "set"), "--metrics", "psnr"]
     options += ["--fid-features", "alexnet", "--threads", "1", "--output"]
     _evaluate(monkeypatch, *options, str(tmp_path / "one"))
@@ -87,7 +94,6 @@ def test_two_processes_measure_what_one_does(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(PillowCodec, "encode", None)
     _evaluate(monkeypatch, *options, str(tmp_path / "two"))
     assert _tables(tmp_path / "two") == expected
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
