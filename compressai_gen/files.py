@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         CompressaiGenError: the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
+    # The processes of one run may write the same file at the same time.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -17,7 +17,7 @@ from compressai_gen._version import __version__
 __all__ = ["describe_environment"]
 
 _PACKAGES = ("compressai", "torch", "torchvision", "diffusers", "pillow", "lpips", "DISTS-pytorch")
-_PACKAGES += ("pytorch-msssim", "bjontegaard", "numpy", "pandas", "scipy")
+_PACKAGES += ("pytorch-fid", "pytorch-msssim", "bjontegaard", "numpy", "pandas", "scipy")
 
 
 def describe_environment(device: str | torch.device) -> dict[str, Any]:

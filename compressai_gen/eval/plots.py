@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from compressai_gen.files import replacing
-from compressai_gen.metrics import METRICS
+from compressai_gen.metrics import FIGURES
 
 __all__ = ["rate_plot", "write_plot"]
 
@@ -108,7 +108,7 @@ def _draw(axes: Axes, curves: pd.DataFrame, metric: str, styles: dict[str, dict[
 def _label_axes(
     axes: Axes, metric: str, title: str, x_range: tuple[float, float], y_range: tuple[float, float]
 ) -> None:
-    spec = METRICS[metric]
+    spec = FIGURES[metric]
     axes.set_xscale("log")
     axes.set_xlim(*x_range)
     axes.set_ylim(*y_range)

@@ -11,7 +11,7 @@ import pandas as pd
 from compressai_gen.eval import tables
 from compressai_gen.eval.plots import rate_plot, write_plot
 from compressai_gen.files import file_name, write_json, write_table
-from compressai_gen.metrics import METRICS, MIN_OVERLAP
+from compressai_gen.metrics import FIGURES, MIN_OVERLAP, SET_METRICS
 
 __all__ = ["format_report", "write_report"]
 
@@ -28,8 +28,9 @@ def write_report(
     write_table(deltas, output / "bd_rate.csv")
     for codec in images["codec"].unique():
         write_json(tables.compressai_results(codec, summary, description), output / f"{file_name(codec)}.json")
-    for metric in (metric for metric in METRICS if metric in images and _is_plottable(summary, metric)):
-        write_plot(rate_plot(summary, metric, dataset["name"]), output / f"rd_{metric}")
+    for metric in (metric for metric in FIGURES if metric in summary and _is_plottable(summary, metric)):
+        doubt = _doubt(summary) if metric in SET_METRICS else ""
+        write_plot(rate_plot(summary, metric, f"{dataset['name']}{doubt}"), output / f"rd_{metric}")
     write_json(environment, output / "environment.json")
 
 
@@ -38,10 +39,17 @@ def _is_plottable(summary: pd.DataFrame, metric: str) -> bool:
     return bool(np.isfinite(measured).any())
 
 
+def _doubt(summary: pd.DataFrame) -> str:
+    patches = tables.few_patches(summary)
+    return "" if patches is None else f" ({patches} patches: not comparable with papers)"
+
+
 def format_report(summary: pd.DataFrame, deltas: pd.DataFrame) -> str:
     """Return the measured means and their BD-rates as text."""
     measured = summary[summary["source"] == "measured"].drop(columns="source").dropna(axis=1, how="all")
     text = measured.to_string(index=False, float_format="{:.4f}".format)
+    if doubt := _doubt(summary):
+        text += f"\n{', '.join(metric for metric in SET_METRICS if metric in measured)}{doubt}"
     deltas = deltas[deltas["codec"].isin(measured["codec"])]
     if deltas.empty:
         return text

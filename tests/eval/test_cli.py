@@ -155,6 +155,7 @@ def test_metric_without_weights(pictures, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.hub, "urlopen", offline)
     argv = ["--models", "webp", "--qualities", "1", "--dataset", str(pictures)]
     assert "TORCH_HOME" in _fails(capsys, *argv, "--metrics", "lpips")
+    assert "TORCH_HOME" in _fails(capsys, *argv, "--metrics", "psnr", "--fid-features", "inception")
     assert cli.main(argv) == 0  # by default what can be measured is measured
     skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric skipped")]
     assert len(skipped) == 2, skipped
