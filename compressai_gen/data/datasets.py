@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from compressai_gen.data.images import list_images, read_image
 from compressai_gen.errors import DatasetError
-from compressai_gen.resources import EVAL_DIR
+from compressai_gen.resources import EVAL_DIR, cache_dir
 
 __all__ = ["DATA_ROOT_VARIABLE", "ImageDataset", "known_datasets", "load_dataset"]
 
@@ -106,7 +106,7 @@ def _load_defined(name: str, root: Path | None, limit: int | None, progress: boo
     files = definition["files"][:limit]
     folder = _locate(definition, files, root)
     if folder is None:
-        folder = _cache_folder(name)
+        folder = cache_dir() / name
         _download(name, [file for file in files if not (folder / file["name"]).is_file()], folder, progress)
     for file in files:
         _check_hash(name, folder / file["name"], file["sha256"])
@@ -117,7 +117,7 @@ def _load_defined(name: str, root: Path | None, limit: int | None, progress: boo
 def _locate(definition: dict[str, Any], files: list[dict[str, str]], root: Path | None) -> Path | None:
     """Return the first folder that has all files, or None."""
     folders = [root / definition["name"]] if root else []
-    folders.append(_cache_folder(definition["name"]))
+    folders.append(cache_dir() / definition["name"])
     if package := definition.get("package"):
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
@@ -127,11 +127,6 @@ def _locate(definition: dict[str, Any], files: list[dict[str, str]], root: Path 
         if all((folder / file["name"]).is_file() for file in files):
             return folder
     return None
-
-
-def _cache_folder(name: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "compressai-gen" / name
 
 
 def _download(name: str, files: list[dict[str, str]], folder: Path, progress: bool) -> None:

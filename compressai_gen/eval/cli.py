@@ -14,14 +14,14 @@ import torch
 from compressai_gen.codecs import check_qualities, find_codec
 from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
-from compressai_gen.errors import CodecError, CompressaiGenError
+from compressai_gen.errors import CodecError
 from compressai_gen.eval import tables
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
 from compressai_gen.metrics import DEFAULT_METRICS, METRICS, ReferenceMetrics
-from compressai_gen.programs import exit_status
+from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = ["main"]
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    device = _prepare_torch(args.device, args.threads)
+    device = prepare_torch(args.device, args.threads)
     dataset = load_dataset(args.dataset, args.data_root, args.limit)
     jobs = _jobs(args, device)
     metrics = _metrics(args.metrics, device)
@@ -80,18 +80,6 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
     write_report(output, images, summary, deltas, environment)
     print(format_report(summary, deltas))
     print(f"\nwritten to {output}")
-
-
-def _prepare_torch(device: str, threads: int | None) -> torch.device:
-    if threads is not None:
-        if threads < 1:
-            raise CompressaiGenError(f"--threads is {threads}; at least one is needed")
-        torch.set_num_threads(threads)
-    try:
-        return torch.zeros(0, device=device).device
-    # PyTorch says by errors of several kinds that a device is unknown, absent or not compiled in.
-    except Exception as error:
-        raise CompressaiGenError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:

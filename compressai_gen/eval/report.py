@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from compressai_gen.eval import tables
-from compressai_gen.eval.plots import rate_plot, write_plot
+from compressai_gen.eval.plots import plottable, rate_plot, write_plot
 from compressai_gen.files import file_name, write_json, write_table
-from compressai_gen.metrics import METRICS, MIN_OVERLAP
+from compressai_gen.metrics import MIN_OVERLAP
 
 __all__ = ["format_report", "write_report"]
 
@@ -28,14 +28,9 @@ def write_report(
     write_table(deltas, output / "bd_rate.csv")
     for codec in images["codec"].unique():
         write_json(tables.compressai_results(codec, summary, description), output / f"{file_name(codec)}.json")
-    for metric in (metric for metric in METRICS if metric in images and _is_plottable(summary, metric)):
+    for metric in plottable(summary):
         write_plot(rate_plot(summary, metric, dataset["name"]), output / f"rd_{metric}")
     write_json(environment, output / "environment.json")
-
-
-def _is_plottable(summary: pd.DataFrame, metric: str) -> bool:
-    measured = summary.loc[summary["source"] == "measured", metric].to_numpy(dtype=float)
-    return bool(np.isfinite(measured).any())
 
 
 def format_report(summary: pd.DataFrame, deltas: pd.DataFrame) -> str:

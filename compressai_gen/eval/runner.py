@@ -84,7 +84,7 @@ def measure(
                     coded = _code(codec, quality, image)
                     row = _figures(image, coded, metrics)
                     if store:
-                        store.add(key, row)
+                        store.add(key, row, coded.encoded)
                     if reconstructions is not None:
                         folder = Path(reconstructions) / file_name(f"{codec.name}-q{quality}")
                         with replacing(folder / f"{name}.png") as path:
