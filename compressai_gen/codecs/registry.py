@@ -69,7 +69,7 @@ def decoder_reference(codec: Codec) -> dict[str, str]:
     elif codec.name in our_models():
         from compressai_gen.zoo.manifest import read_manifest
 
-        reference["weights"] = read_manifest()[codec.name]["sha256"]
+        reference["weights"] = read_manifest().get(codec.name, {}).get("sha256", "none")
     return reference
 
 

@@ -91,7 +91,10 @@ def _read(folder: Path, dataset: str) -> dict[str, _Entry]:
         first = next(iter(entries.values()), entry)
         if submission.images != first.submission.images:
             raise SubmissionError(f"{path} is of other pictures than the first submission of {dataset}")
-        entries[file_name(path.stem)] = entry
+        name = file_name(path.stem)
+        if name in entries:
+            raise SubmissionError(f"{path} would be called {name!r}, as another submission is; rename it")
+        entries[name] = entry
     if not entries:
         raise SubmissionError(f"{folder} holds no accepted submission of {dataset}")
     return entries
@@ -111,7 +114,7 @@ def _with_published(summary: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def _standings(summary: pd.DataFrame, deltas: pd.DataFrame, by: str) -> pd.DataFrame:
-    """One row per codec, submissions first, each sort from the lowest BD-rate of a metric up."""
+    """One row per codec, submissions first, each kind from the lowest BD-rate of a metric up."""
     table = summary.groupby(["codec", "source"], sort=False)[["encode_s", "decode_s"]].mean().reset_index()
     table["anchor"] = table["codec"].map(deltas.groupby("codec")["anchor"].agg(lambda names: " ".join(names.unique())))
     anchors = table["codec"].isin(deltas["anchor"])
