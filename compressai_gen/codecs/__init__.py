@@ -4,7 +4,7 @@ from compressai_gen.codecs.base import Codec, Encoded
 from compressai_gen.codecs.classical import CLASSICAL_CODECS, PillowCodec
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.codecs.published import published_curves
-from compressai_gen.codecs.registry import available_codecs, check_qualities, find_codec
+from compressai_gen.codecs.registry import available_codecs, check_qualities, decoder_reference, find_codec
 
 __all__ = [
     "CLASSICAL_CODECS",
@@ -14,6 +14,7 @@ __all__ = [
     "PillowCodec",
     "available_codecs",
     "check_qualities",
+    "decoder_reference",
     "find_codec",
     "published_curves",
 ]

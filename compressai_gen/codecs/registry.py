@@ -10,10 +10,10 @@ import torch
 from compressai_gen.codecs.base import Codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS
 from compressai_gen.codecs.learned import LearnedCodec
-from compressai_gen.codecs.plugins import load_plugin, plugin_names
+from compressai_gen.codecs.plugins import PluginCodec, load_plugin, plugin_names
 from compressai_gen.errors import CodecError
 
-__all__ = ["available_codecs", "check_qualities", "find_codec", "our_models"]
+__all__ = ["available_codecs", "check_qualities", "decoder_reference", "find_codec", "our_models"]
 
 
 def our_models() -> dict[str, tuple[int, ...]]:
@@ -55,6 +55,22 @@ def _zoo_codec(name: str, qualities: tuple[int, ...], device: str | torch.device
 
     load = zoo.MODELS[name]
     return LearnedCodec(name, qualities, lambda q: load(q, pretrained=True), device, zoo.fingerprint(name))
+
+
+def decoder_reference(codec: Codec) -> dict[str, str]:
+    """Return what must agree where streams of a codec are decoded.
+
+    Beside the name that is, for our models, the SHA-256 of the weights, and for a third-party codec its package with
+    version. Classical formats are standards, which every decoder follows.
+    """
+    reference = {"name": codec.name}
+    if isinstance(codec, PluginCodec):
+        reference["package"] = codec.package
+    elif codec.name in our_models():
+        from compressai_gen.zoo.manifest import read_manifest
+
+        reference["weights"] = read_manifest().get(codec.name, {}).get("sha256", "none")
+    return reference
 
 
 def check_qualities(codec: Codec, qualities: Sequence[int]) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from compressai_gen.data.images import list_images, read_image
 from compressai_gen.errors import DatasetError
-from compressai_gen.resources import EVAL_DIR
+from compressai_gen.resources import EVAL_DIR, cache_dir
 
 __all__ = ["DATA_ROOT_VARIABLE", "ImageDataset", "known_datasets", "load_dataset"]
 
@@ -115,7 +115,7 @@ def _load_defined(name: str, root: Path | None, limit: int | None, progress: boo
     files = definition["files"][:limit]
     folder = _locate(definition, files, root)
     if folder is None:
-        folder = _cache_folder(name)
+        folder = cache_dir() / name
         _download(name, [file for file in files if not (folder / file["name"]).is_file()], folder, progress)
     for file in files:
         _check_hash(name, folder / file["name"], file["sha256"])
@@ -137,13 +137,13 @@ def _load_counted(definition: dict[str, Any], root: Path | None, limit: int | No
     raise DatasetError(
         f"dataset {name} is not here, and is not downloaded, as the hashes of its files are not known. Fetch "
         f"{' and '.join(definition['archives'])}, put {definition['pictures']} into <root>/{name}/ and pass that root "
-        f"(--data-root or {DATA_ROOT_VARIABLE}), or put them into {_cache_folder(name)}"
+        f"(--data-root or {DATA_ROOT_VARIABLE}), or put them into {cache_dir() / name}"
     )
 
 
 def _own_folders(name: str, root: Path | None) -> list[Path]:
     """Return the folders that may hold a known dataset, the first to look into first."""
-    return [*([root / name] if root else []), _cache_folder(name)]
+    return [*([root / name] if root else []), cache_dir() / name]
 
 
 def _locate(definition: dict[str, Any], files: list[dict[str, str]], root: Path | None) -> Path | None:
@@ -158,11 +158,6 @@ def _locate(definition: dict[str, Any], files: list[dict[str, str]], root: Path 
         if all((folder / file["name"]).is_file() for file in files):
             return folder
     return None
-
-
-def _cache_folder(name: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "compressai-gen" / name
 
 
 def _download(name: str, files: list[dict[str, str]], folder: Path, progress: bool) -> None:

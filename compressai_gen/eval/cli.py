@@ -24,7 +24,7 @@ from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
 from compressai_gen.metrics import DEFAULT_METRICS, FEATURES, METRICS, PatchFeatures, ReferenceMetrics
-from compressai_gen.programs import exit_status
+from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = ["main"]
 
@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processes) -> None:
-    device = _prepare_torch(args.device, args.threads, processes)
+    device = prepare_torch(processes.device(args.device), args.threads)
     with processes.main_first():
         dataset = load_dataset(args.dataset, args.data_root, args.limit, progress=processes.is_main)
         jobs = _jobs(args, device)
@@ -105,20 +105,6 @@ def _forget(output: Path) -> None:
     for file in RowStore.files(output / _KEPT_ROWS):
         file.unlink()
     shutil.rmtree(output / _KEPT_FEATURES, ignore_errors=True)
-
-
-def _prepare_torch(device: str, threads: int | None, processes: Processes) -> torch.device:
-    if threads is not None:
-        if threads < 1:
-            raise CompressaiGenError(f"--threads is {threads}; at least one is needed")
-        torch.set_num_threads(threads)
-    try:
-        if device == "cuda" and processes.count > 1:  # one each, as long as there are enough
-            device = f"cuda:{processes.local_index % torch.cuda.device_count()}"
-        return torch.zeros(0, device=device).device
-    # PyTorch says by errors of several kinds that a device is unknown, absent or not compiled in.
-    except Exception as error:
-        raise CompressaiGenError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:

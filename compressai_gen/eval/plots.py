@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from compressai_gen.files import replacing
 from compressai_gen.metrics import FIGURES
 
-__all__ = ["rate_plot", "write_plot"]
+__all__ = ["plottable", "rate_plot", "render_plot", "write_plot"]
 
 STYLE = {
     "font.size": 9,
@@ -39,6 +40,14 @@ _MEASURED_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.8, "alpha": 0.75, "zorder": 2}
 _MARGIN = 1.3  # of the rate axis, beyond the measured points
+
+
+def plottable(summary: pd.DataFrame) -> list[str]:
+    """Return the metrics that are defined for some measured point."""
+    measured = summary[summary["source"] == "measured"]
+    return [
+        metric for metric in FIGURES if metric in summary and np.isfinite(measured[metric].to_numpy(dtype=float)).any()
+    ]
 
 
 def rate_plot(summary: pd.DataFrame, metric: str, title: str) -> Figure:
@@ -74,10 +83,17 @@ def rate_plot(summary: pd.DataFrame, metric: str, title: str) -> Figure:
 
 def write_plot(figure: Figure, path: Path) -> None:
     """Write ``<path>.png`` and ``<path>.svg``; the same figure gives the same files."""
+    for kind in ("png", "svg"):
+        with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
+            temporary.write_bytes(render_plot(figure, kind))
+
+
+def render_plot(figure: Figure, kind: str) -> bytes:
+    """Return the file of a figure, ``"png"`` or ``"svg"``; the same figure gives the same bytes."""
+    file = BytesIO()
     with mpl.rc_context(STYLE):  # some of the style counts only now
-        for kind, metadata in (("png", None), ("svg", {"Date": None})):
-            with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata)
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return file.getvalue()
 
 
 def _quality_range(

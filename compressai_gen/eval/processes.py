@@ -33,6 +33,11 @@ class Processes(NamedTuple):
         """Whether this is the process that writes and speaks."""
         return self.index == 0
 
+    def device(self, name: str) -> str:
+        """Return the device of this process: of ``cuda``, a GPU of its own as long as there are enough."""
+        gpus = torch.cuda.device_count() if name == "cuda" and self.count > 1 else 0
+        return f"cuda:{self.local_index % gpus}" if gpus else name
+
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return this process's part of the items: every `count`-th, so that neighbours are spread."""
         return items[self.index :: self.count]

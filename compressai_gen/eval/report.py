@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from compressai_gen.eval import tables
-from compressai_gen.eval.plots import rate_plot, write_plot
+from compressai_gen.eval.plots import plottable, rate_plot, write_plot
 from compressai_gen.files import file_name, write_json, write_table
-from compressai_gen.metrics import FIGURES, MIN_OVERLAP, SET_METRICS
+from compressai_gen.metrics import MIN_OVERLAP, SET_METRICS
 
 __all__ = ["format_report", "write_report"]
 
@@ -28,15 +27,10 @@ def write_report(
     write_table(deltas, output / "bd_rate.csv")
     for codec in images["codec"].unique():
         write_json(tables.compressai_results(codec, summary, description), output / f"{file_name(codec)}.json")
-    for metric in (metric for metric in FIGURES if metric in summary and _is_plottable(summary, metric)):
+    for metric in plottable(summary):
         doubt = _doubt(summary) if metric in SET_METRICS else ""
         write_plot(rate_plot(summary, metric, f"{dataset['name']}{doubt}"), output / f"rd_{metric}")
     write_json(environment, output / "environment.json")
-
-
-def _is_plottable(summary: pd.DataFrame, metric: str) -> bool:
-    measured = summary.loc[summary["source"] == "measured", metric].to_numpy(dtype=float)
-    return bool(np.isfinite(measured).any())
 
 
 def _doubt(summary: pd.DataFrame) -> str:

@@ -94,7 +94,7 @@ def measure(
                     if features:
                         row["decoded"] = features.add(coded.decoded)
                     if store:
-                        store.add(key, row)
+                        store.add(key, row, coded.encoded)
                     if reconstructions is not None:
                         folder = Path(reconstructions) / file_name(f"{codec.name}-q{quality}")
                         with replacing(folder / f"{name}.png") as path:

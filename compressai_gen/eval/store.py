@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressai_gen.codecs import Codec
+from compressai_gen.codecs import Codec, Encoded
+from compressai_gen.data import pixel_hash
 from compressai_gen.errors import CompressaiGenError
 
 __all__ = ["PROTOCOL_VERSION", "RowStore"]
@@ -35,6 +36,8 @@ class RowStore:
         process: index of this process.
     """
 
+    _unversioned: str | None = None
+
     def __init__(self, path: Path, metrics: list[str], device: str, process: int = 0) -> None:
         self.path = path if process == 0 else path.with_suffix(f".{process}{path.suffix}")
         self._setting = [PROTOCOL_VERSION, sorted(metrics), device, torch.get_num_threads()]
@@ -58,19 +61,18 @@ class RowStore:
 
     def key(self, codec: Codec, quality: int, image: Tensor) -> str | None:
         """Return the key of a row, or None where the codec does not say what version it is."""
-        version = getattr(codec, "version", None)
+        version = getattr(codec, "version", None) or self._unversioned
         if version is None:
             return None
-        pixels = hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
-        parts = [*self._setting, codec.name, version, quality, pixels, list(image.shape)]
+        parts = [*self._setting, codec.name, version, quality, pixel_hash(image), list(image.shape)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def get(self, key: str | None) -> dict[str, Any] | None:
         """Return the row of a key, or None."""
         return self._rows.get(key)
 
-    def add(self, key: str | None, row: dict[str, Any]) -> None:
-        """Keep a row, on disk at once."""
+    def add(self, key: str | None, row: dict[str, Any], encoded: Encoded) -> None:
+        """Keep a row, on disk at once; the streams behind it are not kept."""
         if key is None:
             return
         self._rows[key] = row

@@ -95,18 +95,25 @@ def intervals(images: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["codec", "quality", "metric", "mean", "low", "high"])
 
 
-def bd_rates(summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[str] = ()) -> pd.DataFrame:
+def bd_rates(
+    summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[str] = (), anchor: str | None = None
+) -> pd.DataFrame:
     """Return BD-rates of every other curve against the anchor.
 
-    The anchor is the measured ``avif``; without it the published VTM of the dataset (of several VTM curves, for each
-    comparison, the one with the largest overlap); without these the first baseline.
+    Args:
+        summary: as :func:`summarize` and :func:`published_summary` return it.
+        images: as :func:`per_image` returns it.
+        baselines: the first is the anchor of last resort.
+        anchor: a curve of the summary. Where none is given it is the measured ``avif``; without it the published VTM of
+            the dataset (of several VTM curves, for each comparison, the one with the largest overlap); without these
+            the first baseline.
 
     Returns:
         Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high``. The first
         percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured codecs
         and figures of single images.
     """
-    anchors = _anchor_names(summary, baselines)
+    anchors = [anchor] if anchor else _anchor_names(summary, baselines)
     rows = []
     for codec in summary["codec"].unique():
         if codec in anchors:
@@ -114,11 +121,11 @@ def bd_rates(summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[st
         for metric in _metric_columns(summary):
             usable = [anchor for anchor in anchors if _has(summary, anchor, metric)]
             if usable and _has(summary, codec, metric):
-                anchor = max(usable, key=lambda name: _delta(summary, name, codec, metric).overlap)
-                delta = _delta(summary, anchor, codec, metric)
-                akima = _delta(summary, anchor, codec, metric, method="akima")
-                low, high = _bd_interval(summary, images, anchor, codec, metric)
-                rows.append((codec, anchor, metric, delta.percent, delta.overlap, akima.percent, low, high))
+                best = max(usable, key=lambda name: _delta(summary, name, codec, metric).overlap)
+                delta = _delta(summary, best, codec, metric)
+                akima = _delta(summary, best, codec, metric, method="akima")
+                low, high = _bd_interval(summary, images, best, codec, metric)
+                rows.append((codec, best, metric, delta.percent, delta.overlap, akima.percent, low, high))
     columns = ["codec", "anchor", "metric", "bd_rate_percent", "overlap", "bd_rate_percent_akima", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -13,6 +13,7 @@ import compressai_gen  # noqa: F401  (registers the models that eval_model's par
 from compressai_gen.codecs import Codec
 from compressai_gen.data import known_datasets, load_dataset, write_image
 from compressai_gen.eval.cli import build_parser
+from compressai_gen.leaderboard.cli import build_parser as leaderboard_parser
 from compressai_gen.train.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,8 @@ def test_quick_start_is_one_line_from_nothing(name):
 def test_commands_of_our_programs_parse():
     evaluations = [build_parser().parse_args(arguments) for arguments in _arguments("compressai_gen.eval")]
     assert {evaluation.dataset for evaluation in evaluations} == {"samples", "kodak"} <= set(known_datasets())
+    submissions = [leaderboard_parser().parse_args(call) for call in _arguments("compressai_gen.leaderboard")]
+    assert {submission.command for submission in submissions} == {"pack", "verify", "rank"}
     trainings = _arguments("compressai_gen.train")
     assert trainings
     assert all(load_recipe(recipe) for recipe, *_ in trainings)
