@@ -12,7 +12,15 @@ from compressai_gen.codecs import published_curves
 from compressai_gen.eval.bootstrap import interval, resample_means
 from compressai_gen.metrics import DEFAULT_METRICS, METRICS, BDRate, bd_rate
 
-__all__ = ["bd_rates", "compressai_results", "intervals", "per_image", "published_summary", "summarize"]
+__all__ = [
+    "bd_rates",
+    "compressai_results",
+    "intervals",
+    "origins",
+    "per_image",
+    "published_summary",
+    "summarize",
+]
 
 _TIMES = ["encode_s", "decode_s"]
 # What CompressAI's plotting tool calls these columns.
@@ -52,6 +60,16 @@ def published_summary(dataset: str, columns: Sequence[str]) -> pd.DataFrame:
     return table.assign(source="published").reindex(columns=columns)
 
 
+def origins(summary: pd.DataFrame, dataset: str) -> dict[str, str]:
+    """Return where the figures of each codec come from: ``measured``, or ``published: <source>``."""
+    sources = published_curves(dataset).drop_duplicates("codec").set_index("codec")["source"]
+    rows = summary.drop_duplicates("codec")
+    return {
+        codec: f"published: {sources[codec]}" if source == "published" else source
+        for codec, source in zip(rows["codec"], rows["source"], strict=True)
+    }
+
+
 def intervals(images: pd.DataFrame) -> pd.DataFrame:
     """Return 95 % bootstrap intervals: ``codec, quality, metric, mean, low, high``, bpp among the metrics."""
     rows = []
@@ -64,17 +82,22 @@ def intervals(images: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["codec", "quality", "metric", "mean", "low", "high"])
 
 
-def bd_rates(summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[str] = ()) -> pd.DataFrame:
+def bd_rates(
+    summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[str] = (), anchor: str | None = None
+) -> pd.DataFrame:
     """Return BD-rates of every other curve against the anchor.
 
-    The anchor is the measured ``avif``; without it the published VTM of the dataset (of several VTM curves, for each
-    comparison, the one with the largest overlap); without these the first baseline.
+    Args:
+        summary, images: the tables of these names.
+        baselines: names of baselines.
+        anchor: a codec of `summary`. By default the measured ``avif``; without it the published VTM of the dataset (of
+            several VTM curves, for each comparison, the one with the largest overlap); without these the first baseline.
 
     Returns:
         Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high``. The first
         percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured codecs.
     """
-    anchors = _anchor_names(summary, baselines)
+    anchors = [anchor] if anchor else _anchor_names(summary, baselines)
     rows = []
     for codec in summary["codec"].unique():
         if codec in anchors:
