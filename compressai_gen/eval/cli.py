@@ -11,12 +11,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from compressai_gen.codecs import check_qualities, find_codec
+from compressai_gen.codecs import check_qualities, find_codec, published_curves
 from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, CompressaiGenError
 from compressai_gen.eval import tables
 from compressai_gen.eval.environment import describe_environment
+from compressai_gen.eval.page import illustrated, write_page
+from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
@@ -39,12 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
     add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: {' '.join(DEFAULT_METRICS)})")
     add("--baselines", nargs="*", default=[], metavar="NAME", help="codecs to compare with, at all their qualities")
+    add("--anchor", metavar="NAME", help="codec that BD-rates are relative to (default: avif, else published VTM)")
     add("--limit", type=int, metavar="N", help="use only the first N images")
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
     add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
     add("--fresh", action="store_true", help="measure everything again, whatever an earlier run left in the output")
     add("--reconstructions", action="store_true", help="keep the decoded images")
+    add("--report", action="store_true", help="also write report.html, one file with tables, plots and pictures")
     return parser
 
 
@@ -61,23 +65,33 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
     device = _prepare_torch(args.device, args.threads)
     dataset = load_dataset(args.dataset, args.data_root, args.limit)
     jobs = _jobs(args, device)
+    _check_anchor(args.anchor, jobs, dataset)
     metrics = _metrics(args.metrics, device)
     output = args.output or Path("results") / dataset.name
     rows = output / ".rows.jsonl"
     if args.fresh:
         rows.unlink(missing_ok=True)
     store = RowStore(rows, list(metrics.metrics), str(device))
-    reconstructions = output / "reconstructions" if args.reconstructions else None
-    measured = measure(jobs, dataset, metrics, reconstructions, store=store)
+    pictures = None
+    if args.reconstructions or args.report:
+        codings = sum(len(job.qualities) for job in jobs)
+        wanted = None if args.reconstructions else illustrated(dataset, codings)
+        pictures = KeptPictures(output / "reconstructions", wanted)
+    measured = measure(jobs, dataset, metrics, pictures, store=store)
     images = tables.per_image(measured)
     summary = _add_published(tables.summarize(images), dataset)
-    deltas = tables.bd_rates(summary, images, args.baselines)
+    intervals = tables.intervals(images)
+    deltas = tables.bd_rates(summary, images, args.baselines, args.anchor)
     environment = {
         "command": shlex.join(["python", "-m", "compressai_gen.eval", *argv]),
         "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
         **describe_environment(device),
     }
-    write_report(output, images, summary, deltas, environment)
+    write_report(output, images, summary, intervals, deltas, environment)
+    if args.report:
+        origins = tables.origins(summary, dataset.name)
+        page = output / "report.html"
+        write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)
     print(format_report(summary, deltas))
     print(f"\nwritten to {output}")
 
@@ -105,6 +119,15 @@ def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:
     if not jobs:
         raise CodecError("nothing to evaluate: name codecs with --models or --baselines")
     return list(jobs.values())
+
+
+def _check_anchor(anchor: str | None, jobs: Sequence[Job], dataset: ImageDataset) -> None:
+    """Tell of a wrong anchor before anything is measured."""
+    names = [job.codec.name for job in jobs]
+    if dataset.definition and dataset.is_whole:
+        names += published_curves(dataset.name)["codec"].unique().tolist()
+    if anchor not in (None, *names):
+        raise CodecError(f"--anchor {anchor} is none of the curves of this run: {', '.join(names)}")
 
 
 def _metrics(names: Sequence[str] | None, device: torch.device) -> ReferenceMetrics:

@@ -13,7 +13,7 @@ import pandas as pd
 from compressai_gen.files import replacing
 from compressai_gen.metrics import METRICS, MIN_OVERLAP
 
-__all__ = ["anchor_names", "figure_columns", "format_figure", "heading", "metric_columns", "write_typeset"]
+__all__ = ["anchor_names", "digits", "figure_columns", "format_figure", "heading", "metric_columns", "write_typeset"]
 
 _HEADINGS = {
     "bpp": "rate [bpp]",
@@ -75,11 +75,16 @@ def heading(column: str) -> str:
     return METRICS[column].label if column in METRICS else _HEADINGS.get(column, column)
 
 
+def digits(column: str) -> int:
+    """Return how many digits behind the point the figures of a column have."""
+    return _DIGITS.get(column, 4)
+
+
 def format_figure(column: str, value: float) -> str:
     """Return a figure with the digits of its column, or an empty text where it is undefined."""
     if math.isnan(value):
         return ""
-    return "∞" if math.isinf(value) else f"{value:.{_DIGITS.get(column, 4)}f}"
+    return "∞" if math.isinf(value) else f"{value:.{digits(column)}f}"
 
 
 def metric_columns(table: pd.DataFrame) -> list[str]:
