@@ -115,7 +115,12 @@ def _summary_table(summary: pd.DataFrame, origins: dict[str, str]) -> dict[str, 
         }
         for row in summary.to_dict("records")
     ]
-    return {"texts": ["codec", "quality"], "numbers": [heading(name) for name in columns], "end": "source", "rows": rows}
+    return {
+        "texts": ["codec", "quality"],
+        "numbers": [heading(name) for name in columns],
+        "end": "source",
+        "rows": rows,
+    }
 
 
 def _delta_table(deltas: pd.DataFrame, origins: dict[str, str]) -> dict[str, Any]:
