@@ -30,7 +30,7 @@ from compressai_gen.metrics import METRICS, ReferenceMetrics
 from compressai_gen.models.base import DecoderOptions
 from compressai_gen.programs import exit_status
 
-__all__ = ["compare", "comparison_figure", "detailed_crop", "main", "nearest_quality", "parse_codec"]
+__all__ = ["build_parser", "compare", "comparison_figure", "detailed_crop", "main", "nearest_quality", "parse_codec"]
 
 _METRICS = ("lpips", "dists")
 _STRIDE = 8  # pixels between the crops that are tried
@@ -164,8 +164,8 @@ def compare(
         figure.savefig(temporary, format="png")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(
         "python -m compressai_gen.eval.compare", description="Write a figure of crops at matched bytes."
     )
@@ -179,7 +179,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--bpp", type=float, default=0.1, help="rate that each codec's quality is chosen for (default: %(default)s)")
     add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
     add("--output", type=Path, metavar="PNG", help="default: results/<dataset>/comparison.png")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
+    args = build_parser().parse_args(argv)
     return exit_status(lambda: _run(args), "interrupted; nothing was written")
 
 

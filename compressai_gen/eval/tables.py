@@ -91,7 +91,8 @@ def bd_rates(
         summary, images: the tables of these names.
         baselines: names of baselines.
         anchor: a codec of `summary`. By default the measured ``avif``; without it the published VTM of the dataset (of
-            several VTM curves, for each comparison, the one with the largest overlap); without these the first baseline.
+            several VTM curves, for each comparison, the one with the largest overlap); without these the first
+            baseline.
 
     Returns:
         Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high``. The first

