@@ -105,14 +105,16 @@ def detailed_crop(image: Tensor, size: int) -> tuple[int, int]:
 def comparison_figure(rows: Sequence[Sequence[Panel]]) -> Figure:
     """Lay rows of equally many panels out, so that a crop's pixel is a square of whole pixels of the file."""
     size = rows[0][0].crop.shape[1]
-    width, height = len(rows[0]) * (_SIDE + _GAP), len(rows) * (_SIDE + _LABEL)
-    zoom = max(2, math.ceil(_MIN_DPI * _SIDE / size))
+    side = size * max(2, math.ceil(_MIN_DPI * _SIDE / size))
+    dpi = side / _SIDE
+    gap, label = round(_GAP * dpi), round(_LABEL * dpi)
+    width, height = len(rows[0]) * (side + gap), len(rows) * (side + label)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=zoom * size / _SIDE)
+        figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
         for i, panels in enumerate(rows):
             for j, panel in enumerate(panels):
-                left, bottom = j * (_SIDE + _GAP), height - i * (_SIDE + _LABEL) - _SIDE
-                axes = figure.add_axes((left / width, bottom / height, _SIDE / width, _SIDE / height))
+                left, bottom = j * (side + gap), height - i * (side + label) - side
+                axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
                 axes.imshow(panel.crop.permute(1, 2, 0).numpy(), interpolation="nearest")
                 axes.set_axis_off()
                 axes.text(0, -0.02, panel.label, transform=axes.transAxes, va="top", fontsize=6.5)

@@ -84,10 +84,8 @@ def rate_plot(summary: pd.DataFrame, metric: str, title: str, intervals: pd.Data
         axes = figure.subplots()
         styles = curve_styles(summary)
         for codec, curve in measured.groupby("codec", sort=False):
-            curve = curve.sort_values("bpp")
-            axes.fill_between(
-                curve["bpp"], curve["low"], curve["high"], color=styles[codec]["color"], alpha=0.12, linewidth=0
-            )
+            band = curve.sort_values("bpp")[["bpp", "low", "high"]].to_numpy(dtype=float).T
+            axes.fill_between(*band, color=styles[codec]["color"], alpha=0.12, linewidth=0)
         _draw(axes, measured, metric, styles, linewidth=1.8, markersize=5, zorder=3)
         _draw(axes, published, metric, styles, linewidth=0.7, markersize=3.5, **_HOLLOW)
         _label_axes(axes, metric, title, x_range, y_range)
