@@ -12,13 +12,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from compressai_gen.codecs import check_qualities, find_codec
+from compressai_gen.codecs import check_qualities, find_codec, published_curves
 from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
-from compressai_gen.errors import CodecError, CompressaiGenError, MetricError
+from compressai_gen.errors import CodecError, MetricError
 from compressai_gen.eval import tables
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.eval.features import FeatureStore, set_figures
+from compressai_gen.eval.page import illustrated, write_page
+from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.processes import Processes, launched_processes
 from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
@@ -47,12 +49,14 @@ def build_parser() -> argparse.ArgumentParser:
     choices = [*FEATURES, "none"]
     add("--fid-features", choices=choices, default="none", help="network of FID and KID (default: %(default)s)")
     add("--baselines", nargs="*", default=[], metavar="NAME", help="codecs to compare with, at all their qualities")
+    add("--anchor", metavar="NAME", help="codec that BD-rates are relative to (default: avif, else published VTM)")
     add("--limit", type=int, metavar="N", help="use only the first N images")
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
     add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
     add("--fresh", action="store_true", help="measure everything again, whatever an earlier run left in the output")
     add("--reconstructions", action="store_true", help="keep the decoded images")
+    add("--report", action="store_true", help="also write report.html, one file with tables, plots and pictures")
     return parser
 
 
@@ -75,27 +79,37 @@ def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processe
     with processes.main_first():
         dataset = load_dataset(args.dataset, args.data_root, args.limit, progress=processes.is_main)
         jobs = _jobs(args, device)
+        _check_anchor(args.anchor, jobs, dataset)
         metrics = _metrics(args.metrics, device, processes)
         output = args.output or Path("results") / dataset.name
         features = _features(args.fid_features, device, output)
         if args.fresh and processes.is_main:
             _forget(output)
     store = RowStore(output / _KEPT_ROWS, list(metrics.metrics), device.type, processes.index)
-    reconstructions = output / "reconstructions" if args.reconstructions else None
-    measured = measure(jobs, dataset, metrics, reconstructions, processes.is_main, store, features, processes)
+    pictures = None
+    if args.reconstructions or args.report:
+        codings = sum(len(job.qualities) for job in jobs)
+        wanted = None if args.reconstructions else illustrated(dataset, codings)
+        pictures = KeptPictures(output / "reconstructions", wanted)
+    measured = measure(jobs, dataset, metrics, pictures, processes.is_main, store, features, processes)
     of_set = set_figures(measured, features, processes, processes.is_main) if features else None
     if not processes.is_main:
         return
     images = tables.per_image(measured)
     summary = _add_published(tables.summarize(images, of_set), dataset)
-    deltas = tables.bd_rates(summary, images, args.baselines)
+    intervals = tables.intervals(images)
+    deltas = tables.bd_rates(summary, images, args.baselines, args.anchor)
     environment = {
         "command": shlex.join(["python", "-m", "compressai_gen.eval", *argv]),
         "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
         "processes": processes.count,
         **describe_environment(device),
     }
-    write_report(output, images, summary, deltas, environment)
+    write_report(output, images, summary, intervals, deltas, environment)
+    if args.report:
+        origins = tables.origins(summary, dataset.name)
+        page = output / "report.html"
+        write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)
     print(format_report(summary, deltas))
     print(f"\nwritten to {output}")
 
@@ -118,6 +132,15 @@ def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:
     if not jobs:
         raise CodecError("nothing to evaluate: name codecs with --models or --baselines")
     return list(jobs.values())
+
+
+def _check_anchor(anchor: str | None, jobs: Sequence[Job], dataset: ImageDataset) -> None:
+    """Tell of a wrong anchor before anything is measured."""
+    names = [job.codec.name for job in jobs]
+    if dataset.definition and dataset.is_whole:
+        names += published_curves(dataset.name)["codec"].unique().tolist()
+    if anchor not in (None, *names):
+        raise CodecError(f"--anchor {anchor} is none of the curves of this run: {', '.join(names)}")
 
 
 def _metrics(names: Sequence[str] | None, device: torch.device, processes: Processes) -> ReferenceMetrics:

@@ -17,6 +17,7 @@ __all__ = [
     "compressai_results",
     "few_patches",
     "intervals",
+    "origins",
     "per_image",
     "published_summary",
     "summarize",
@@ -81,6 +82,16 @@ def published_summary(dataset: str, summary: pd.DataFrame) -> pd.DataFrame:
     if few_patches(summary) is not None:
         table = table.drop(columns=list(SET_METRICS), errors="ignore")
     return table.reindex(columns=summary.columns)
+
+
+def origins(summary: pd.DataFrame, dataset: str) -> dict[str, str]:
+    """Return where the figures of each codec come from: ``measured``, or ``published: <source>``."""
+    sources = published_curves(dataset).drop_duplicates("codec").set_index("codec")["source"]
+    rows = summary.drop_duplicates("codec")
+    return {
+        codec: f"published: {sources[codec]}" if source == "published" else source
+        for codec, source in zip(rows["codec"], rows["source"], strict=True)
+    }
 
 
 def intervals(images: pd.DataFrame) -> pd.DataFrame:

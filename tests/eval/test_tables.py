@@ -125,6 +125,13 @@ def test_anchor_is_published_vtm_then_the_first_baseline():
     assert set(tables.bd_rates(with_published, images, ["jpeg"])["codec"]) >= {"mine", "jpeg", "DiffEIC"}
 
 
+def test_chosen_anchor_wins():
+    images = pd.concat([_measured(), _measured("avif", gain=-1), _measured("webp", gain=-2)])
+    deltas = tables.bd_rates(tables.summarize(images), images, anchor="webp")
+    assert set(deltas["anchor"]) == {"webp"}
+    assert set(deltas["codec"]) == {"mine", "avif"}
+
+
 def _anchors(images):
     summary = tables.summarize(images)
     with_published = pd.concat([summary, tables.published_summary("kodak", summary)])

@@ -12,6 +12,7 @@ from compressai.utils.plot.__main__ import setup_args as plot_parser
 import compressai_gen  # noqa: F401  (registers the models that eval_model's parser lists)
 from compressai_gen.codecs import Codec
 from compressai_gen.data import known_datasets, load_dataset, write_image
+from compressai_gen.eval import compare
 from compressai_gen.eval.cli import build_parser
 from compressai_gen.leaderboard.cli import build_parser as leaderboard_parser
 from compressai_gen.train.recipe import load_recipe
@@ -61,6 +62,8 @@ def test_commands_of_our_programs_parse():
     assert {evaluation.dataset for evaluation in evaluations} == {"samples", "kodak"} <= set(known_datasets())
     submissions = [leaderboard_parser().parse_args(call) for call in _arguments("compressai_gen.leaderboard")]
     assert {submission.command for submission in submissions} == {"pack", "verify", "rank"}
+    comparisons = [compare.build_parser().parse_args(arguments) for arguments in _arguments(compare.__name__)]
+    assert comparisons
     trainings = _arguments("compressai_gen.train")
     assert trainings
     assert all(load_recipe(recipe) for recipe, *_ in trainings)
