@@ -38,6 +38,7 @@ def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
         CodecError: the name is unknown, or the package that offers the codec is broken.
     """
     if name in CLASSICAL_CODECS:
+        CLASSICAL_CODECS[name].require()
         return CLASSICAL_CODECS[name]
     models = our_models()
     if name in models:
