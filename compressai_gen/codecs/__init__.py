@@ -1,6 +1,7 @@
-"""Everything evaluation can run or quote: our models, classical codecs, third-party codecs, published curves."""
+"""Everything evaluation can run or quote: our models, classical and learned baselines, plugins, published curves."""
 
 from compressai_gen.codecs.base import Codec, Encoded
+from compressai_gen.codecs.baselines import PUBLISHED_MODELS, checkpoint_codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS, PillowCodec
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.codecs.published import published_curves
@@ -10,10 +11,12 @@ __all__ = [
     "CLASSICAL_CODECS",
     "Codec",
     "Encoded",
+    "PUBLISHED_MODELS",
     "LearnedCodec",
     "PillowCodec",
     "available_codecs",
     "check_qualities",
+    "checkpoint_codec",
     "find_codec",
     "published_curves",
 ]

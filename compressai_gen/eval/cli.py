@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from compressai_gen.codecs import check_qualities, find_codec
+from compressai_gen.codecs import check_qualities, checkpoint_codec, find_codec
 from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, CompressaiGenError
@@ -39,6 +39,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
     add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: {' '.join(DEFAULT_METRICS)})")
     add("--baselines", nargs="*", default=[], metavar="NAME", help="codecs to compare with, at all their qualities")
+    add(
+        "--checkpoint",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("ARCH", "FILE"),
+        help="a further baseline: an architecture of CompressAI or this package, and a file of weights per quality, from "
+        "the fewest bits up; may be repeated",
+    )
     add("--limit", type=int, metavar="N", help="use only the first N images")
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
     add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
@@ -102,8 +111,15 @@ def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:
     for name in args.baselines:
         codec = find_codec(name, device)
         jobs.setdefault(name, Job(codec, codec.qualities))
+    for architecture, *files in args.checkpoint:
+        if not files:
+            raise CodecError(f"--checkpoint {architecture} names no file; give the architecture and its weights")
+        codec = checkpoint_codec(architecture, [Path(file) for file in files], device)
+        if codec.name in jobs:
+            raise CodecError(f"two codecs would be called {codec.name}: rename a checkpoint")
+        jobs[codec.name] = Job(codec, codec.qualities)
     if not jobs:
-        raise CodecError("nothing to evaluate: name codecs with --models or --baselines")
+        raise CodecError("nothing to evaluate: name codecs with --models, --baselines or --checkpoint")
     return list(jobs.values())
 
 

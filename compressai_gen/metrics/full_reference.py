@@ -24,6 +24,7 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from compressai_gen.errors import MetricError
+from compressai_gen.weights import unavailable
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -161,10 +162,7 @@ def _weights(metric: str, file_name: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (OSError, RuntimeError) as error:
-        raise MetricError(
-            f"{metric} needs the weights {file_name}, which cannot be had here ({error}): run once with a network, or "
-            f"set TORCH_HOME to a folder that has them as hub/checkpoints/{file_name}"
-        ) from error
+        raise MetricError(unavailable(metric, file_name, error)) from error
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,29 @@ def test_state_says_the_size(narrow):
         torch.testing.assert_close(copy(x)["x_hat"], narrow(x)["x_hat"])
 
 
+def test_names_of_neuralcompression(narrow):
+    """The names that MS-ILLM's checkpoints have; a part is enough of each kind of layer."""
+    pairs = {
+        "encoder.blocks.0.0.weight": "g_a.0.0.weight",
+        "encoder.blocks.4.1.gamma": "g_a.4.1.gamma",
+        "encoder.blocks.5.bias": "g_a.5.bias",
+        "decoder.block_0.0.beta": "g_s.0.0.beta",
+        "decoder.resid_blocks.1.sequence.3.weight": "g_s.1.1.3.weight",
+        "decoder.blocks.3.0.weight": "g_s.2.3.0.weight",
+        "decoder.blocks.4.weight": "g_s.2.4.weight",
+        "hyper_analysis.2.weight": "h_a.2.weight",
+        "hyper_synthesis_mean.4.bias": "h_mean.4.bias",
+        "hyper_synthesis_scale.0.weight": "h_scale.0.weight",
+        "hyper_bottleneck.quantiles": "entropy_bottleneck.quantiles",
+        "latent_bottleneck.scale_table": "gaussian_conditional.scale_table",
+    }
+    state = narrow.state_dict()
+    changed = {theirs: state.pop(ours) + 1 for theirs, ours in pairs.items()}
+    loaded = HiFiC.from_state_dict(state | changed).state_dict()
+    for theirs, ours in pairs.items():
+        torch.testing.assert_close(loaded[ours], changed[theirs])
+
+
 def test_gradients_reach_every_part(narrow):
     model = HiFiC.from_state_dict(narrow.state_dict()).train()
     out = model(torch.rand(1, 3, 64, 64))
