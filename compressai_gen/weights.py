@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compressai_gen.errors import CodecError
 
-__all__ = ["download_state", "read_state", "unavailable"]
+__all__ = ["download_state", "first_line", "read_state", "unavailable"]
 
 
 def download_state(owner: str, url: str, check_hash: bool = False, notice: str = "") -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def download_state(owner: str, url: str, check_hash: bool = False, notice: str =
 def unavailable(owner: str, name: str, error: Exception) -> str:
     """Return the message for weights of a file name that torch could not load."""
     return (
-        f"{owner} needs the weights {name}, which cannot be had here ({_first_line(error)}): run once with a network, "
+        f"{owner} needs the weights {name}, which cannot be had here ({first_line(error)}): run once with a network, "
         f"or set TORCH_HOME to a folder that has them as hub/checkpoints/{name}"
     )
 
@@ -61,7 +61,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise CodecError(f"the checkpoint {path} cannot be read: {error}") from error
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise CodecError(
-            f"{path} is not a checkpoint of tensors alone ({_first_line(error)}); where you trust it, load it and save "
+            f"{path} is not a checkpoint of tensors alone ({first_line(error)}); where you trust it, load it and save "
             "its state again by torch.save(model.state_dict(), path)"
         ) from error
     # The names that CompressAI's eval_model knows.
@@ -73,5 +73,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return checkpoint
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: Exception) -> str:
+    """Return an error's kind and the first line of what it says; PyTorch's go on for pages."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])

@@ -9,9 +9,9 @@ from compressai_gen.codecs.registry import available_codecs, check_qualities, fi
 
 __all__ = [
     "CLASSICAL_CODECS",
+    "PUBLISHED_MODELS",
     "Codec",
     "Encoded",
-    "PUBLISHED_MODELS",
     "LearnedCodec",
     "PillowCodec",
     "available_codecs",

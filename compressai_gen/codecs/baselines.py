@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.errors import CodecError
-from compressai_gen.weights import download_state, read_state
+from compressai_gen.weights import download_state, first_line, read_state
 from compressai_gen.zoo.manifest import fingerprint
 
 __all__ = ["PUBLISHED_MODELS", "checkpoint_codec", "published_codec"]
@@ -60,10 +60,7 @@ def _build(architecture: str, state: dict[str, Tensor], source: str, force_updat
     try:
         model = model_architectures[architecture].from_state_dict(state)
     except (IndexError, KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise CodecError(
-            f"{source} does not hold weights of {architecture}: {type(error).__name__} {reason}"
-        ) from error
+        raise CodecError(f"{source} does not hold weights of {architecture}: {first_line(error)}") from error
     model.update(force=force_update)
     # CompressAI's models leave padding to the caller, those of this package do not.
     return AnySize(model) if hasattr(model, "downsampling_factor") else model

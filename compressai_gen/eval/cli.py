@@ -45,8 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar=("ARCH", "FILE"),
-        help="a further baseline: an architecture of CompressAI or this package, and a file of weights per quality, from "
-        "the fewest bits up; may be repeated",
+        help="a further baseline: an architecture of CompressAI or of this package, and a file of weights per quality "
+        "from the fewest bits up; may be repeated",
     )
     add("--limit", type=int, metavar="N", help="use only the first N images")
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
