@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from compressai_gen.codecs.base import Codec
+from compressai_gen.codecs.baselines import PUBLISHED_MODELS, published_codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.codecs.plugins import PluginCodec, load_plugin, plugin_names
@@ -25,8 +26,8 @@ def our_models() -> dict[str, tuple[int, ...]]:
 
 
 def available_codecs() -> list[str]:
-    """Names that :func:`find_codec` knows: our models, classical codecs, then those of other packages."""
-    return list(dict.fromkeys([*our_models(), *CLASSICAL_CODECS, *plugin_names()]))
+    """Names that :func:`find_codec` knows: our models, classical codecs, learned baselines, other packages'."""
+    return list(dict.fromkeys([*our_models(), *CLASSICAL_CODECS, *PUBLISHED_MODELS, *plugin_names()]))
 
 
 def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
@@ -35,13 +36,16 @@ def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
     A name of ours wins over a plugin of the same name. Classical codecs and plugins choose their own device.
 
     Raises:
-        CodecError: the name is unknown, or the package that offers the codec is broken.
+        CodecError: the name is unknown, or the package that offers the codec is broken or not installed.
     """
     if name in CLASSICAL_CODECS:
+        CLASSICAL_CODECS[name].require()
         return CLASSICAL_CODECS[name]
     models = our_models()
     if name in models:
         return _zoo_codec(name, models[name], device)
+    if name in PUBLISHED_MODELS:
+        return published_codec(name, device)
     if name in plugin_names():
         return load_plugin(name)
     available = available_codecs()

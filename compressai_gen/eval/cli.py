@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from compressai_gen.codecs import check_qualities, find_codec, published_curves
+from compressai_gen.codecs import check_qualities, checkpoint_codec, find_codec, published_curves
 from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, MetricError
@@ -49,6 +49,15 @@ def build_parser() -> argparse.ArgumentParser:
     choices = [*FEATURES, "none"]
     add("--fid-features", choices=choices, default="none", help="network of FID and KID (default: %(default)s)")
     add("--baselines", nargs="*", default=[], metavar="NAME", help="codecs to compare with, at all their qualities")
+    add(
+        "--checkpoint",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("ARCH", "FILE"),
+        help="a further baseline: an architecture of CompressAI or of this package, and a file of weights per quality "
+        "from the fewest bits up; may be repeated",
+    )
     add("--anchor", metavar="NAME", help="codec that BD-rates are relative to (default: avif, else published VTM)")
     add("--limit", type=int, metavar="N", help="use only the first N images")
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
@@ -129,8 +138,15 @@ def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:
     for name in args.baselines:
         codec = find_codec(name, device)
         jobs.setdefault(name, Job(codec, codec.qualities))
+    for architecture, *files in args.checkpoint:
+        if not files:
+            raise CodecError(f"--checkpoint {architecture} names no file; give the architecture and its weights")
+        codec = checkpoint_codec(architecture, [Path(file) for file in files], device)
+        if codec.name in jobs:
+            raise CodecError(f"two codecs would be called {codec.name}: rename a checkpoint")
+        jobs[codec.name] = Job(codec, codec.qualities)
     if not jobs:
-        raise CodecError("nothing to evaluate: name codecs with --models or --baselines")
+        raise CodecError("nothing to evaluate: name codecs with --models, --baselines or --checkpoint")
     return list(jobs.values())
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from compressai_gen.errors import MetricError
+from compressai_gen.weights import unavailable
 
 __all__ = ["loading"]
 
@@ -29,7 +30,4 @@ def loading(metric: str, file_name: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (OSError, RuntimeError) as error:
-        raise MetricError(
-            f"{metric} needs the weights {file_name}, which cannot be had here ({error}): run once with a network, or "
-            f"set TORCH_HOME to a folder that has them as hub/checkpoints/{file_name}"
-        ) from error
+        raise MetricError(unavailable(metric, file_name, error)) from error
