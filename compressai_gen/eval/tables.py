@@ -15,6 +15,7 @@ from compressai_gen.metrics import DEFAULT_METRICS, FIGURES, MIN_PATCHES, SET_ME
 __all__ = [
     "bd_rates",
     "compressai_results",
+    "curves_called",
     "few_patches",
     "intervals",
     "origins",
@@ -115,16 +116,16 @@ def bd_rates(
         summary: as :func:`summarize` and :func:`published_summary` return it.
         images: as :func:`per_image` returns it.
         baselines: the first is the anchor of last resort.
-        anchor: a curve of the summary. Where none is given it is the measured ``avif``; without it the published VTM of
-            the dataset (of several VTM curves, for each comparison, the one with the largest overlap); without these
-            the first baseline.
+        anchor: a curve of the summary, or the name without source of published ones that several sources measured. By
+            default it is the measured ``avif``; without it the published VTM of the dataset; without these the first
+            baseline. Of several curves, each comparison takes the one with the largest overlap.
 
     Returns:
         Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high``. The first
         percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured codecs
         and figures of single images.
     """
-    anchors = [anchor] if anchor else _anchor_names(summary, baselines)
+    anchors = curves_called(summary, anchor) if anchor else _anchor_names(summary, baselines)
     rows = []
     for codec in summary["codec"].unique():
         if codec in anchors:
@@ -141,12 +142,16 @@ def bd_rates(
     return pd.DataFrame(rows, columns=columns)
 
 
+def curves_called(summary: pd.DataFrame, name: str) -> list[str]:
+    """Return the curves of a name: one, or those of all sources where several published it (``VTM [diffeic]``)."""
+    return [codec for codec in summary["codec"].unique() if name in (codec, codec.split(" [")[0])]
+
+
 def _anchor_names(summary: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
     measured = summary[summary["source"] == "measured"]["codec"]
     if "avif" in set(measured):
         return ["avif"]
-    published = summary[summary["source"] == "published"]["codec"].unique()
-    vtm = [name for name in published if name.split(" [")[0] == "VTM"]
+    vtm = curves_called(summary[summary["source"] == "published"], "VTM")
     return vtm or [name for name in baselines if name in set(measured)][:1]
 
 

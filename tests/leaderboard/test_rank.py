@@ -97,7 +97,8 @@ def test_the_page_is_one_file_and_shows_text_as_text(board):
 
 def test_published_curves_are_told_apart(board, monkeypatch, tmp_path):
     lines = ["source,dataset,codec,point,bpp,psnr,ms_ssim,lpips,dists"]
-    lines += [f"paper,pictures,Other,q{i},{0.5 * 2**i},{24 + 3 * i},,," for i in range(4)]
+    for source, codec, gain in (("paper", "Other", 0), ("blog", "Other", 40), ("paper", "Sole", 1)):
+        lines += [f"{source},pictures,{codec},q{i},{0.5 * 2**i},{24 + 3 * i + gain},,," for i in range(4)]
     (tmp_path / "published_curves.csv").write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(published, "EVAL_DIR", tmp_path)
     assert _rank(board) == 0
@@ -105,14 +106,18 @@ def test_published_curves_are_told_apart(board, monkeypatch, tmp_path):
     monkeypatch.setattr(ranking, "known_datasets", lambda: ["pictures"])
     assert _rank(board, "--anchor", "Other", "--output", str(tmp_path / "out")) == 0
     table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("codec")
-    assert table["source"].to_dict() == {"webp": "measured", "jpeg": "measured", "Other": "published"}
-    assert table["encode_s"].isna().to_dict() == {"webp": False, "jpeg": False, "Other": True}
+    others = {"Other [paper]", "Other [blog]", "Sole"}
+    assert set(table.index[table["source"] == "measured"]) == {"webp", "jpeg"}
+    assert set(table.index[table["source"] == "published"]) == others
+    assert set(table.index[table["encode_s"].isna()]) == others
+    assert table.loc["webp", "anchor"] == "Other [paper]"  # of both, the one that shares more of the range
     before, mark, after = (tmp_path / "out" / "leaderboard.html").read_text().partition("Published by others")
     assert mark
-    assert "<td>Other</td>" not in before
-    assert "<td>Other</td>" in after
-    (board / "jpeg.cgensub").rename(board / "Other.cgensub")
-    (board / "jpeg.accepted.json").rename(board / "Other.accepted.json")
+    for codec in others:
+        assert f"<td>{codec}</td>" not in before
+        assert f"<td>{codec}</td>" in after
+    (board / "jpeg.cgensub").rename(board / "Sole.cgensub")
+    (board / "jpeg.accepted.json").rename(board / "Sole.accepted.json")
     assert _rank(board) == 3  # the name of a published curve
 
 
