@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
 def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processes) -> None:
     device = _prepare_torch(args.device, args.threads, processes)
     with processes.main_first():
-        dataset = load_dataset(args.dataset, args.data_root, args.limit, progress=processes.is_main)
+        dataset = load_dataset(args.dataset, args.data_root, args.limit)
         jobs = _jobs(args, device)
         metrics = _metrics(args.metrics, device, processes)
         output = args.output or Path("results") / dataset.name
