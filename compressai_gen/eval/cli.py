@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
 def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processes) -> None:
     device = prepare_torch(processes.device(args.device), args.threads)
     with processes.main_first():
-        dataset = load_dataset(args.dataset, args.data_root, args.limit, progress=processes.is_main)
+        dataset = load_dataset(args.dataset, args.data_root, args.limit)
         jobs = _jobs(args, device)
         _check_anchor(args.anchor, jobs, dataset)
         metrics = _metrics(args.metrics, device, processes)

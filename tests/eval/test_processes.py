@@ -77,7 +77,7 @@ def test_two_processes_measure_what_one_does(tmp_path, monkeypatch, capfd):
         image = image.repeat_interleave(33, 1).repeat_interleave(30, 2)
         write_image(image, tmp_path / "set" / f"{index}.png")
     (tmp_path / "set/5.png").write_bytes((tmp_path / "set/4.png").read_bytes())  # both write the same features
-    options = ["--models", "webp", "--baselines", "jpeg", "--dataset", str(tmp_path / "set"), "--metrics", "psnr"]
+    options = ["--models", "webp", "--qualities", "1", "15", "--dataset", str(tmp_path / "set"), "--metrics", "psnr"]
     options += ["--fid-features", "alexnet", "--threads", "1", "--output"]
     _evaluate(monkeypatch, *options, str(tmp_path / "one"))
     assert "alexnet_fd, alexnet_kd (6 patches: not comparable with papers)" in capfd.readouterr().out
