@@ -155,7 +155,7 @@ def _check_anchor(anchor: str | None, jobs: Sequence[Job], dataset: ImageDataset
     names = [job.codec.name for job in jobs]
     if dataset.definition and dataset.is_whole:
         names += published_curves(dataset.name)["codec"].unique().tolist()
-    if anchor not in (None, *names):
+    if anchor is not None and not tables.curves_called(names, anchor):
         raise CodecError(f"--anchor {anchor} is none of the curves of this run: {', '.join(names)}")
 
 

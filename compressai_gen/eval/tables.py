@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ def bd_rates(
         percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured codecs
         and figures of single images.
     """
-    anchors = curves_called(summary, anchor) if anchor else _anchor_names(summary, baselines)
+    anchors = curves_called(summary["codec"], anchor) if anchor else _anchor_names(summary, baselines)
     rows = []
     for codec in summary["codec"].unique():
         if codec in anchors:
@@ -142,16 +142,16 @@ def bd_rates(
     return pd.DataFrame(rows, columns=columns)
 
 
-def curves_called(summary: pd.DataFrame, name: str) -> list[str]:
+def curves_called(codecs: Iterable[str], name: str) -> list[str]:
     """Return the curves of a name: one, or those of all sources where several published it (``VTM [diffeic]``)."""
-    return [codec for codec in summary["codec"].unique() if name in (codec, codec.split(" [")[0])]
+    return [codec for codec in dict.fromkeys(codecs) if name in (codec, codec.split(" [")[0])]
 
 
 def _anchor_names(summary: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
     measured = summary[summary["source"] == "measured"]["codec"]
     if "avif" in set(measured):
         return ["avif"]
-    vtm = curves_called(summary[summary["source"] == "published"], "VTM")
+    vtm = curves_called(summary.loc[summary["source"] == "published", "codec"], "VTM")
     return vtm or [name for name in baselines if name in set(measured)][:1]
 
 

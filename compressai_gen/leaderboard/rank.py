@@ -62,7 +62,7 @@ def rank(folder: Path, output: Path, dataset: str = "kodak", anchor: str | None 
     images = pd.concat([_images(name, entry) for name, entry in entries.items()], ignore_index=True)
     images = tables.per_image(images)
     summary = _with_published(tables.summarize(images), dataset)
-    if anchor is not None and not tables.curves_called(summary, anchor):
+    if anchor is not None and not tables.curves_called(summary["codec"], anchor):
         raise SubmissionError(f"no anchor {anchor!r}; there are {', '.join(summary['codec'].unique())}")
     deltas = tables.bd_rates(summary, images, list(entries), anchor)
     standings = _standings(summary, deltas, by)
