@@ -10,4 +10,4 @@ __all__ = ["__version__", "models", "zoo"]
 
 # CompressAI's tools find models in these two dictionaries; its registry knows them by @register_model.
 compressai.zoo.image_models.update(zoo.MODELS)
-compressai.zoo.image.model_architectures.update(zoo.ARCHITECTURES)
+compressai.zoo.image.model_architectures.update(zoo.ARCHITECTURES, hific=models.HiFiC)

@@ -1,6 +1,6 @@
 """Errors that compressai-gen raises on bad input, each with a message that says what to do.
 
-Programs catch :class:`CompressaiGenError`, print its message in one line and exit with status 2, so that a user never
+Programs catch :class:`CompressaiGenError`, print its message in one line and exit with its status, so that a user never
 sees a stack trace for something that he can mend himself.
 """
 
@@ -14,12 +14,16 @@ __all__ = [
     "ImageError",
     "MetricError",
     "RecipeError",
+    "SubmissionError",
     "ZooError",
 ]
 
 
 class CompressaiGenError(Exception):
     """Base of every error of this package."""
+
+    exit_status = 2
+    """Of a program that ends with this error."""
 
 
 class BitstreamError(CompressaiGenError):
@@ -44,6 +48,12 @@ class MetricError(CompressaiGenError):
 
 class RecipeError(CompressaiGenError):
     """A training recipe is malformed."""
+
+
+class SubmissionError(CompressaiGenError):
+    """A submission to the leaderboard is refused: it is malformed, or does not reproduce."""
+
+    exit_status = 3
 
 
 class ZooError(CompressaiGenError):

@@ -1,8 +1,9 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and the forms that files take."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ import pandas as pd
 
 from compressai_gen.errors import CompressaiGenError
 
-__all__ = ["file_name", "replacing", "write_json", "write_table"]
+__all__ = ["file_name", "markdown_table", "replacing", "write_json", "write_table"]
 
 
 @contextmanager
@@ -24,7 +25,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         CompressaiGenError: the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
+    # The processes of one run may write the same file at the same time.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -40,6 +42,12 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table as CSV with six significant digits; undefined values are empty fields."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """Return a table as Markdown; its cells are taken as Markdown, too."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def write_json(data: Any, path: str | Path) -> None:

@@ -1,17 +1,36 @@
-"""How every command line of this package ends."""
+"""What the command lines of this package share: how they start PyTorch, and how they end."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
+import torch
+
 from compressai_gen.errors import CompressaiGenError
 
-__all__ = ["exit_status"]
+__all__ = ["exit_status", "prepare_torch"]
+
+
+def prepare_torch(device: str, threads: int | None) -> torch.device:
+    """Sets the number of threads, where one is given, and returns the device.
+
+    Raises:
+        CompressaiGenError: the number is under 1, or the device cannot be used here.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise CompressaiGenError(f"--threads is {threads}; at least one is needed")
+        torch.set_num_threads(threads)
+    try:
+        return torch.zeros(0, device=device).device
+    # PyTorch says by errors of several kinds that a device is unknown, absent or not compiled in.
+    except Exception as error:
+        raise CompressaiGenError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def exit_status(run: Callable[[], None], interrupted: str) -> int:
-    """Runs a program and returns its exit status: 0, 2 on an error of the user's, 130 when interrupted.
+    """Runs a program and returns its exit status: 0, that of an error of ours (most have 2), 130 when interrupted.
 
     Args:
         run: the program; errors of ours are printed as one line.
@@ -21,7 +40,7 @@ def exit_status(run: Callable[[], None], interrupted: str) -> int:
         run()
     except CompressaiGenError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130

@@ -1,10 +1,14 @@
-"""Where the files of ``zoo/`` and ``eval/`` lie: inside an installed package, or beside it in a source checkout."""
+"""Where the files of ``zoo/`` and ``eval/`` lie: inside an installed package, or beside it in a source checkout.
+
+And the user's cache.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-__all__ = ["EVAL_DIR", "ZOO_DIR"]
+__all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir"]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -16,3 +20,8 @@ def _resource_dir(name: str) -> Path:
 
 ZOO_DIR = _resource_dir("zoo")
 EVAL_DIR = _resource_dir("eval")
+
+
+def cache_dir() -> Path:
+    """Folder for what can be had again: ``$XDG_CACHE_HOME/compressai-gen``, by default below ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compressai-gen"

@@ -1,19 +1,23 @@
-"""Everything evaluation can run or quote: our models, classical codecs, third-party codecs, published curves."""
+"""Everything evaluation can run or quote: our models, classical and learned baselines, plugins, published curves."""
 
 from compressai_gen.codecs.base import Codec, Encoded
+from compressai_gen.codecs.baselines import PUBLISHED_MODELS, checkpoint_codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS, PillowCodec
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.codecs.published import published_curves
-from compressai_gen.codecs.registry import available_codecs, check_qualities, find_codec
+from compressai_gen.codecs.registry import available_codecs, check_qualities, decoder_reference, find_codec
 
 __all__ = [
     "CLASSICAL_CODECS",
+    "PUBLISHED_MODELS",
     "Codec",
     "Encoded",
     "LearnedCodec",
     "PillowCodec",
     "available_codecs",
     "check_qualities",
+    "checkpoint_codec",
+    "decoder_reference",
     "find_codec",
     "published_curves",
 ]

@@ -49,6 +49,11 @@ class LearnedCodec:
             self._models[quality] = self._load(quality).to(self._device).eval()
         return self._models[quality]
 
+    def variant(self, name: str, options: tuple[dict[str, Any], dict[str, Any]]) -> LearnedCodec:
+        """Return a codec of the same models under another name, with other options."""
+        version = None if self.version is None else f"{self.version} {tuple(options)}"
+        return LearnedCodec(name, self.qualities, self.model, self._device, version, options)
+
     @torch.no_grad()
     def encode(self, image: Tensor, quality: int) -> Encoded:
         """Compress a uint8 image of shape (3, H, W); the model sees it in [0, 1] as a batch of one, unpadded."""

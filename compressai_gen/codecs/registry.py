@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 
 from compressai_gen.codecs.base import Codec
+from compressai_gen.codecs.baselines import PUBLISHED_MODELS, published_codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS
 from compressai_gen.codecs.learned import LearnedCodec
-from compressai_gen.codecs.plugins import load_plugin, plugin_names
+from compressai_gen.codecs.plugins import PluginCodec, load_plugin, plugin_names
 from compressai_gen.errors import CodecError
 
-__all__ = ["available_codecs", "check_qualities", "find_codec", "our_models"]
+__all__ = ["available_codecs", "check_qualities", "decoder_reference", "find_codec", "our_models"]
 
 
 def our_models() -> dict[str, tuple[int, ...]]:
@@ -25,8 +26,8 @@ def our_models() -> dict[str, tuple[int, ...]]:
 
 
 def available_codecs() -> list[str]:
-    """Names that :func:`find_codec` knows: our models, classical codecs, then those of other packages."""
-    return list(dict.fromkeys([*our_models(), *CLASSICAL_CODECS, *plugin_names()]))
+    """Names that :func:`find_codec` knows: our models, classical codecs, learned baselines, other packages'."""
+    return list(dict.fromkeys([*our_models(), *CLASSICAL_CODECS, *PUBLISHED_MODELS, *plugin_names()]))
 
 
 def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
@@ -35,13 +36,16 @@ def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
     A name of ours wins over a plugin of the same name. Classical codecs and plugins choose their own device.
 
     Raises:
-        CodecError: the name is unknown, or the package that offers the codec is broken.
+        CodecError: the name is unknown, or the package that offers the codec is broken or not installed.
     """
     if name in CLASSICAL_CODECS:
+        CLASSICAL_CODECS[name].require()
         return CLASSICAL_CODECS[name]
     models = our_models()
     if name in models:
         return _zoo_codec(name, models[name], device)
+    if name in PUBLISHED_MODELS:
+        return published_codec(name, device)
     if name in plugin_names():
         return load_plugin(name)
     available = available_codecs()
@@ -55,6 +59,22 @@ def _zoo_codec(name: str, qualities: tuple[int, ...], device: str | torch.device
 
     load = zoo.MODELS[name]
     return LearnedCodec(name, qualities, lambda q: load(q, pretrained=True), device, zoo.fingerprint(name))
+
+
+def decoder_reference(codec: Codec) -> dict[str, str]:
+    """Return what must agree where streams of a codec are decoded.
+
+    Beside the name that is, for our models, the SHA-256 of the weights, and for a third-party codec its package with
+    version. Classical formats are standards, which every decoder follows.
+    """
+    reference = {"name": codec.name}
+    if isinstance(codec, PluginCodec):
+        reference["package"] = codec.package
+    elif codec.name in our_models():
+        from compressai_gen.zoo.manifest import read_manifest
+
+        reference["weights"] = read_manifest().get(codec.name, {}).get("sha256", "none")
+    return reference
 
 
 def check_qualities(codec: Codec, qualities: Sequence[int]) -> tuple[int, ...]:

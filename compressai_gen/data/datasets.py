@@ -1,6 +1,7 @@
 """Datasets by name: a small definition of each stands in ``eval/datasets/``, its pictures are found or downloaded.
 
-A name always means the same bits: every file is compared with the SHA-256 of the definition wherever it was found.
+A name always means the same pictures: every file is compared with the SHA-256 of the definition wherever it was found.
+Definitions that cannot name files and hashes state the number of pictures, which is compared, and are not downloaded.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import importlib.util
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from compressai_gen.data.images import list_images, read_image
 from compressai_gen.errors import DatasetError
-from compressai_gen.resources import EVAL_DIR
+from compressai_gen.resources import EVAL_DIR, cache_dir
 
 __all__ = ["DATA_ROOT_VARIABLE", "ImageDataset", "known_datasets", "load_dataset"]
 
@@ -57,6 +58,12 @@ class ImageDataset:
         """Yield name and picture, one after the other."""
         return ((name, read_image(path)) for name, path in zip(self.image_names, self.paths, strict=True))
 
+    def part(self, indices: Iterable[int]) -> ImageDataset:
+        """Return some of the pictures, in the order of `indices`."""
+        indices = list(indices)
+        paths, names = (tuple(values[index] for index in indices) for values in (self.paths, self.image_names))
+        return replace(self, paths=paths, image_names=names)
+
     @property
     def is_whole(self) -> bool:
         """Whether no picture was left out, so that published figures of the set are comparable."""
@@ -77,8 +84,8 @@ def load_dataset(
     """Find a dataset, and download it if it is found nowhere.
 
     A known name is looked for in ``<data_root>/<name>``, then in the cache (``$XDG_CACHE_HOME/compressai-gen/<name>``,
-    by default below ``~/.cache``), and otherwise downloaded to the cache. Anything else is a folder, searched
-    recursively, or the name of a folder in ``data_root``.
+    by default below ``~/.cache``), and otherwise downloaded to the cache, if the definition has files and their hashes.
+    Anything else is a folder, searched recursively, or the name of a folder in ``data_root``.
 
     Args:
         name_or_folder: a known name, or a folder of images.
@@ -87,8 +94,8 @@ def load_dataset(
         progress: show a progress bar while downloading.
 
     Raises:
-        DatasetError: the name is unknown, the folder is missing or empty, a file is not what the definition says, or
-            the download failed.
+        DatasetError: the name is unknown, the folder is missing or empty, a file or the number of files is not what
+            the definition says, the download failed, or the dataset has to be fetched by hand.
     """
     if limit is not None and limit < 1:
         raise DatasetError(f"limit is {limit}; at least one picture is needed")
@@ -103,10 +110,12 @@ def load_dataset(
 
 def _load_defined(name: str, root: Path | None, limit: int | None, progress: bool) -> ImageDataset:
     definition = json.loads((EVAL_DIR / "datasets" / f"{name}.json").read_text(encoding="utf-8"))
+    if "files" not in definition:
+        return _load_counted(definition, root, limit)
     files = definition["files"][:limit]
     folder = _locate(definition, files, root)
     if folder is None:
-        folder = _cache_folder(name)
+        folder = cache_dir() / name
         _download(name, [file for file in files if not (folder / file["name"]).is_file()], folder, progress)
     for file in files:
         _check_hash(name, folder / file["name"], file["sha256"])
@@ -114,10 +123,32 @@ def _load_defined(name: str, root: Path | None, limit: int | None, progress: boo
     return ImageDataset(name, paths, _image_names(folder, paths), definition["count"], definition)
 
 
+def _load_counted(definition: dict[str, Any], root: Path | None, limit: int | None) -> ImageDataset:
+    name, count = definition["name"], definition["count"]
+    for folder in _own_folders(name, root):
+        if folder.is_dir():
+            dataset = _load_folder(folder, limit)
+            if dataset.count != count:
+                raise DatasetError(
+                    f"{folder} holds {dataset.count} images, but dataset {name} has {count}: {definition['pictures']}; "
+                    f"to evaluate other images, name their folder by its path"
+                )
+            return replace(dataset, name=name, definition=definition)
+    raise DatasetError(
+        f"dataset {name} is not here, and is not downloaded, as the hashes of its files are not known. Fetch "
+        f"{' and '.join(definition['archives'])}, put {definition['pictures']} into <root>/{name}/ and pass that root "
+        f"(--data-root or {DATA_ROOT_VARIABLE}), or put them into {cache_dir() / name}"
+    )
+
+
+def _own_folders(name: str, root: Path | None) -> list[Path]:
+    """Return the folders that may hold a known dataset, the first to look into first."""
+    return [*([root / name] if root else []), cache_dir() / name]
+
+
 def _locate(definition: dict[str, Any], files: list[dict[str, str]], root: Path | None) -> Path | None:
     """Return the first folder that has all files, or None."""
-    folders = [root / definition["name"]] if root else []
-    folders.append(_cache_folder(definition["name"]))
+    folders = _own_folders(definition["name"], root)
     if package := definition.get("package"):
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
@@ -127,11 +158,6 @@ def _locate(definition: dict[str, Any], files: list[dict[str, str]], root: Path 
         if all((folder / file["name"]).is_file() for file in files):
             return folder
     return None
-
-
-def _cache_folder(name: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "compressai-gen" / name
 
 
 def _download(name: str, files: list[dict[str, str]], folder: Path, progress: bool) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from compressai_gen.errors import ImageError
 
-__all__ = ["IMAGE_SUFFIXES", "list_images", "read_image", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "list_images", "pixel_hash", "read_image", "write_image"]
 
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -57,9 +60,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def write_image(image: Tensor, path: str | Path) -> None:
-    """Write a uint8 tensor of shape (3, H, W) as a PNG file."""
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(path, format="PNG")
+def write_image(image: Tensor, path: str | Path, texts: Mapping[str, str] | None = None) -> None:
+    """Write a uint8 tensor of shape (3, H, W) as a PNG file, with `texts` among its metadata."""
+    metadata = PngInfo()
+    for key, text in (texts or {}).items():
+        metadata.add_text(key, text)
+    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(path, format="PNG", pnginfo=metadata)
+
+
+def pixel_hash(image: Tensor) -> str:
+    """Return the SHA-256 of the samples of a uint8 picture (3, H, W): whatever file it came from, the same."""
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
 
 
 def list_images(folder: str | Path) -> list[Path]:

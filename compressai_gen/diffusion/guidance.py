@@ -87,7 +87,7 @@ class ConsistencyBranch(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in itertools.pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(width, n_qualities) for width in widths)
         self.fusion = SyntaxFusion(syntax_channels, widths) if syntax_channels else None
-        # Not ControlNet's "zero convolutions" (Zhang et al., ICCV 2023): they protect a denoiser that is already trained.
+        # Not ControlNet's "zero convolutions" (Zhang et al., ICCV 2023), which protect a denoiser trained before.
         self.outputs = nn.ModuleList(nn.Conv2d(widths[i], n, 1) for i, n in guidance_channels(widths, layers))
         self.mid = nn.Conv2d(widths[-1], widths[-1], 1)
         self.resolutions = [i for i, _ in guidance_channels(widths, layers)]

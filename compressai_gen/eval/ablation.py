@@ -6,15 +6,12 @@ Parts are switched off by options of the encoder and the decoder, with the same 
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compressai_gen import zoo
-from compressai_gen.codecs import check_qualities
-from compressai_gen.codecs.learned import LearnedCodec
+from compressai_gen.codecs import check_qualities, find_codec
 from compressai_gen.data import load_dataset
 from compressai_gen.errors import CodecError
 from compressai_gen.eval import tables
@@ -53,12 +50,10 @@ def ablate(model: str, qualities: Sequence[int], dataset: str, data_root: str | 
     """
     if model not in VARIANTS:
         raise CodecError(f"{model!r} has no parts to switch off; known: {', '.join(VARIANTS)}")
-    load = functools.cache(lambda quality: zoo.MODELS[model](quality))  # the variants share their networks
+    codec = find_codec(model)
     jobs = []
     for name, variant in VARIANTS[model].items():
-        version = f"{zoo.fingerprint(model)} {variant}"
-        codec = LearnedCodec(name, zoo.QUALITIES[model], load, version=version, options=variant)
-        jobs.append(Job(codec, check_qualities(codec, qualities)))
+        jobs.append(Job(codec.variant(name, variant), check_qualities(codec, qualities)))
     store = RowStore(output / f".{model}.rows.jsonl", list(DEFAULT_METRICS), "cpu")
     images = load_dataset(dataset, data_root, limit)
     rows = measure(jobs, images, ReferenceMetrics(DEFAULT_METRICS), store=store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +12,26 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from compressai_gen.codecs import check_qualities, find_codec
+from compressai_gen.codecs import check_qualities, checkpoint_codec, find_codec, published_curves
 from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
-from compressai_gen.errors import CodecError, CompressaiGenError
+from compressai_gen.errors import CodecError, MetricError
 from compressai_gen.eval import tables
 from compressai_gen.eval.environment import describe_environment
+from compressai_gen.eval.features import FeatureStore, set_figures
+from compressai_gen.eval.page import illustrated, write_page
+from compressai_gen.eval.pictures import KeptPictures
+from compressai_gen.eval.processes import Processes, launched_processes
 from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
-from compressai_gen.metrics import DEFAULT_METRICS, METRICS, ReferenceMetrics
-from compressai_gen.programs import exit_status
+from compressai_gen.metrics import DEFAULT_METRICS, FEATURES, METRICS, PatchFeatures, ReferenceMetrics
+from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = ["main"]
+
+# What later runs into the same output need not compute again.
+_KEPT_ROWS, _KEPT_FEATURES = ".rows.jsonl", ".features"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,13 +46,26 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
     add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
     add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: {' '.join(DEFAULT_METRICS)})")
+    choices = [*FEATURES, "none"]
+    add("--fid-features", choices=choices, default="none", help="network of FID and KID (default: %(default)s)")
     add("--baselines", nargs="*", default=[], metavar="NAME", help="codecs to compare with, at all their qualities")
+    add(
+        "--checkpoint",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("ARCH", "FILE"),
+        help="a further baseline: an architecture of CompressAI or of this package, and a file of weights per quality "
+        "from the fewest bits up; may be repeated",
+    )
+    add("--anchor", metavar="NAME", help="codec that BD-rates are relative to (default: avif, else published VTM)")
     add("--limit", type=int, metavar="N", help="use only the first N images")
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
     add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
     add("--fresh", action="store_true", help="measure everything again, whatever an earlier run left in the output")
     add("--reconstructions", action="store_true", help="keep the decoded images")
+    add("--report", action="store_true", help="also write report.html, one file with tables, plots and pictures")
     return parser
 
 
@@ -58,40 +79,55 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    device = _prepare_torch(args.device, args.threads)
-    dataset = load_dataset(args.dataset, args.data_root, args.limit)
-    jobs = _jobs(args, device)
-    metrics = _metrics(args.metrics, device)
-    output = args.output or Path("results") / dataset.name
-    rows = output / ".rows.jsonl"
-    if args.fresh:
-        rows.unlink(missing_ok=True)
-    store = RowStore(rows, list(metrics.metrics), str(device))
-    reconstructions = output / "reconstructions" if args.reconstructions else None
-    measured = measure(jobs, dataset, metrics, reconstructions, store=store)
+    with launched_processes() as processes:
+        _evaluate(args, argv, processes)
+
+
+def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processes) -> None:
+    device = prepare_torch(processes.device(args.device), args.threads)
+    with processes.main_first():
+        dataset = load_dataset(args.dataset, args.data_root, args.limit)
+        jobs = _jobs(args, device)
+        _check_anchor(args.anchor, jobs, dataset)
+        metrics = _metrics(args.metrics, device, processes)
+        output = args.output or Path("results") / dataset.name
+        features = _features(args.fid_features, device, output)
+        if args.fresh and processes.is_main:
+            _forget(output)
+    store = RowStore(output / _KEPT_ROWS, list(metrics.metrics), device.type, processes.index)
+    pictures = None
+    if args.reconstructions or args.report:
+        codings = sum(len(job.qualities) for job in jobs)
+        wanted = None if args.reconstructions else illustrated(dataset, codings)
+        pictures = KeptPictures(output / "reconstructions", wanted)
+    measured = measure(jobs, dataset, metrics, pictures, processes.is_main, store, features, processes)
+    of_set = set_figures(measured, features, processes, processes.is_main) if features else None
+    if not processes.is_main:
+        return
     images = tables.per_image(measured)
-    summary = _add_published(tables.summarize(images), dataset)
-    deltas = tables.bd_rates(summary, images, args.baselines)
+    summary = _add_published(tables.summarize(images, of_set), dataset)
+    intervals = tables.intervals(images)
+    deltas = tables.bd_rates(summary, images, args.baselines, args.anchor)
     environment = {
         "command": shlex.join(["python", "-m", "compressai_gen.eval", *argv]),
         "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
+        "processes": processes.count,
         **describe_environment(device),
     }
-    write_report(output, images, summary, deltas, environment)
+    write_report(output, images, summary, intervals, deltas, environment)
+    if args.report:
+        origins = tables.origins(summary, dataset.name)
+        page = output / "report.html"
+        write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)
     print(format_report(summary, deltas))
     print(f"\nwritten to {output}")
 
 
-def _prepare_torch(device: str, threads: int | None) -> torch.device:
-    if threads is not None:
-        if threads < 1:
-            raise CompressaiGenError(f"--threads is {threads}; at least one is needed")
-        torch.set_num_threads(threads)
-    try:
-        return torch.zeros(0, device=device).device
-    # PyTorch says by errors of several kinds that a device is unknown, absent or not compiled in.
-    except Exception as error:
-        raise CompressaiGenError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+def _forget(output: Path) -> None:
+    """Remove what earlier runs have kept."""
+    for file in RowStore.files(output / _KEPT_ROWS):
+        file.unlink()
+    shutil.rmtree(output / _KEPT_FEATURES, ignore_errors=True)
 
 
 def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:
@@ -102,23 +138,46 @@ def _jobs(args: argparse.Namespace, device: torch.device) -> list[Job]:
     for name in args.baselines:
         codec = find_codec(name, device)
         jobs.setdefault(name, Job(codec, codec.qualities))
+    for architecture, *files in args.checkpoint:
+        if not files:
+            raise CodecError(f"--checkpoint {architecture} names no file; give the architecture and its weights")
+        codec = checkpoint_codec(architecture, [Path(file) for file in files], device)
+        if codec.name in jobs:
+            raise CodecError(f"two codecs would be called {codec.name}: rename a checkpoint")
+        jobs[codec.name] = Job(codec, codec.qualities)
     if not jobs:
-        raise CodecError("nothing to evaluate: name codecs with --models or --baselines")
+        raise CodecError("nothing to evaluate: name codecs with --models, --baselines or --checkpoint")
     return list(jobs.values())
 
 
-def _metrics(names: Sequence[str] | None, device: torch.device) -> ReferenceMetrics:
+def _check_anchor(anchor: str | None, jobs: Sequence[Job], dataset: ImageDataset) -> None:
+    """Tell of a wrong anchor before anything is measured."""
+    names = [job.codec.name for job in jobs]
+    if dataset.definition and dataset.is_whole:
+        names += published_curves(dataset.name)["codec"].unique().tolist()
+    if anchor is not None and not tables.curves_called(names, anchor):
+        raise CodecError(f"--anchor {anchor} is none of the curves of this run: {', '.join(names)}")
+
+
+def _metrics(names: Sequence[str] | None, device: torch.device, processes: Processes) -> ReferenceMetrics:
     """A metric that the user asked for must be there; a default one may be missing."""
     if names:
         return ReferenceMetrics(names, device)
-    return ReferenceMetrics(
-        DEFAULT_METRICS, device, on_missing=lambda error: print(f"metric skipped: {error}", file=sys.stderr)
-    )
+
+    def skip(error: MetricError) -> None:
+        if processes.is_main:
+            print(f"metric skipped: {error}", file=sys.stderr)
+
+    return ReferenceMetrics(DEFAULT_METRICS, device, on_missing=skip)
+
+
+def _features(name: str, device: torch.device, output: Path) -> FeatureStore | None:
+    return None if name == "none" else FeatureStore(output / _KEPT_FEATURES, PatchFeatures(name, device))
 
 
 def _add_published(summary: pd.DataFrame, dataset: ImageDataset) -> pd.DataFrame:
     """Append the published curves of the dataset, which only its whole can be compared with."""
-    published = tables.published_summary(dataset.name, summary.columns)
+    published = tables.published_summary(dataset.name, summary)
     if published.empty or not dataset.definition:
         return summary
     if not dataset.is_whole:

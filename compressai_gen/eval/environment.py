@@ -17,7 +17,7 @@ from compressai_gen._version import __version__
 __all__ = ["describe_environment"]
 
 _PACKAGES = ("compressai", "torch", "torchvision", "diffusers", "pillow", "lpips", "DISTS-pytorch")
-_PACKAGES += ("pytorch-msssim", "bjontegaard", "numpy", "pandas", "scipy")
+_PACKAGES += ("pytorch-fid", "pytorch-msssim", "bjontegaard", "numpy", "pandas", "scipy")
 
 
 def describe_environment(device: str | torch.device) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe_environment(device: str | torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "encoders": {name: features.version(name) for name in ("jpg", "libjpeg_turbo", "webp", "avif")},
+        "encoders": {name: features.version(name) for name in ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif")},
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
         "device": _device_name(torch.device(device)),

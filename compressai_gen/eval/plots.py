@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from compressai_gen.files import replacing
-from compressai_gen.metrics import METRICS
+from compressai_gen.metrics import FIGURES
 
-__all__ = ["rate_plot", "write_plot"]
+__all__ = ["STYLE", "curve_styles", "plottable", "rate_plot", "render_plot", "write_plot"]
 
 STYLE = {
     "font.size": 9,
@@ -28,7 +30,9 @@ STYLE = {
     "grid.linewidth": 0.5,
     "legend.fontsize": 7,
     "legend.frameon": False,
+    "legend.handlelength": 3.2,  # a whole period of every line style
     "legend.title_fontsize": 7,
+    "pdf.fonttype": 42,  # text stays text
     "savefig.bbox": "tight",
     "savefig.dpi": 200,
     "svg.fonttype": "none",
@@ -36,24 +40,50 @@ STYLE = {
 }
 # Okabe and Ito: told apart by colour-blind readers, too.
 _MEASURED_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_PUBLISHED_COLORS = tuple(mpl.colors.to_hex(color) for color in mpl.colormaps["tab10"].colors)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+# Strokes and gaps in line widths; none: solid.
+_MEASURED_DASHES = ((), (5, 1.5), (5, 1.5, 1, 1.5), (1.2, 1.2))
+_PUBLISHED_DASHES = ((4, 3), (1, 2), (6, 2, 1, 2))
 _HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.8, "alpha": 0.75, "zorder": 2}
 _MARGIN = 1.3  # of the rate axis, beyond the measured points
+_LEGEND_ROWS = 20  # as many as are as high as the axes
 
 
-def rate_plot(summary: pd.DataFrame, metric: str, title: str) -> Figure:
+def curve_styles(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return ``color``, ``marker`` and ``dashes`` of each codec, the same for all metrics.
+
+    Measured and published codecs have styles of their own. The numbers of markers and line styles are coprime, so that
+    many codecs get different pairs, which print in black and white.
+    """
+    source = summary["source"]
+    measured = _styles(summary.loc[source == "measured", "codec"], _MEASURED_COLORS, _MEASURED_DASHES)
+    return _styles(summary.loc[source == "published", "codec"], _PUBLISHED_COLORS, _PUBLISHED_DASHES) | measured
+
+
+def plottable(summary: pd.DataFrame) -> list[str]:
+    """Return the metrics that are defined for some measured point."""
+    measured = summary[summary["source"] == "measured"]
+    return [
+        metric for metric in FIGURES if metric in summary and np.isfinite(measured[metric].to_numpy(dtype=float)).any()
+    ]
+
+
+def rate_plot(summary: pd.DataFrame, metric: str, title: str, intervals: pd.DataFrame | None = None) -> Figure:
     """Plot a metric over the rate.
 
     Args:
-        summary: as ``summary.csv``; rows of source ``published`` become hollow markers on thin dashed lines.
+        summary: as ``summary.csv``; rows of source ``published`` become hollow markers on thin lines.
         metric: a column of it.
         title: of the plot.
+        intervals: as ``intervals.csv``, shaded behind the measured curves.
 
     Returns:
         A figure whose axes show the range of the measured curves; published curves outside it are left out.
     """
     table = summary[np.isfinite(summary[metric].to_numpy(dtype=float))]
     measured, published = table[table["source"] == "measured"], table[table["source"] == "published"]
+    measured = _with_bands(measured, metric, intervals)
     x_range = (measured["bpp"].min() / _MARGIN, measured["bpp"].max() * _MARGIN)
     y_range = _quality_range(measured, published, metric, x_range)
     visible = published[published["bpp"].between(*x_range) & published[metric].between(*y_range)]["codec"].unique()
@@ -61,42 +91,71 @@ def rate_plot(summary: pd.DataFrame, metric: str, title: str) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 4.5))
         axes = figure.subplots()
-        ours = _styles(summary.loc[summary["source"] == "measured", "codec"], _MEASURED_COLORS)
-        others = _styles(summary.loc[summary["source"] == "published", "codec"], mpl.colormaps["tab10"].colors)
-        _draw(axes, measured, metric, ours, linewidth=1.8, markersize=5, zorder=3)
-        _draw(axes, published, metric, others, linewidth=0.7, linestyle="--", markersize=3.5, **_HOLLOW)
+        styles = curve_styles(summary)
+        for codec, curve in measured.groupby("codec", sort=False):
+            band = curve.sort_values("bpp")[["bpp", "low", "high"]].to_numpy(dtype=float).T
+            axes.fill_between(*band, color=styles[codec]["color"], alpha=0.12, linewidth=0)
+        _draw(axes, measured, metric, styles, linewidth=1.8, markersize=5, zorder=3)
+        _draw(axes, published, metric, styles, linewidth=0.7, markersize=3.5, **_HOLLOW)
         _label_axes(axes, metric, title, x_range, y_range)
+        notes = ["shaded: 95 % interval"] if measured["low"].notna().any() else []
+        notes += ["hollow, thin: published by others"] if len(published) else []
+        columns = math.ceil(len(axes.get_legend_handles_labels()[0]) / _LEGEND_ROWS)
         # The legend stands outside: with all published curves it is as high as the plot.
-        legend_title = "hollow, dashed: published by others" if len(published) else None
-        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, title=legend_title)
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1),
+            borderaxespad=0,
+            ncols=columns,
+            title="\n".join(notes) or None,
+            alignment="left",
+        )
     return figure
 
 
 def write_plot(figure: Figure, path: Path) -> None:
-    """Write ``<path>.png`` and ``<path>.svg``; the same figure gives the same files."""
+    """Write ``<path>.png``, ``.svg`` and ``.pdf``; the same figure gives the same files."""
+    for kind in ("png", "svg", "pdf"):
+        with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
+            temporary.write_bytes(render_plot(figure, kind))
+
+
+def render_plot(figure: Figure, kind: str) -> bytes:
+    """Return the file of a figure, ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
+    file = BytesIO()
+    dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with mpl.rc_context(STYLE):  # some of the style counts only now
-        for kind, metadata in (("png", None), ("svg", {"Date": None})):
-            with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata)
+        figure.savefig(file, format=kind, metadata=dateless.get(kind))
+    return file.getvalue()
+
+
+def _with_bands(measured: pd.DataFrame, metric: str, intervals: pd.DataFrame | None) -> pd.DataFrame:
+    """Add the columns ``low`` and ``high``, NaN where there is no finite interval."""
+    if intervals is None:
+        return measured.assign(low=np.nan, high=np.nan)
+    bands = intervals.loc[intervals["metric"] == metric, ["codec", "quality", "low", "high"]]
+    # Published points may have names of qualities, so that a summary's are no numbers.
+    bands = bands.astype({"quality": measured["quality"].dtype})
+    return measured.merge(bands, on=["codec", "quality"], how="left").replace([np.inf, -np.inf], np.nan)
 
 
 def _quality_range(
     measured: pd.DataFrame, published: pd.DataFrame, metric: str, x_range: tuple[float, float]
 ) -> tuple[float, float]:
-    """The measured range, widened to the published points of the same rates, but at most to twice its height."""
-    low, high = measured[metric].min(), measured[metric].max()
+    """The measured range, widened to the published points of the same rates up to half its height away."""
+    ours = measured[[metric, "low", "high"]]
+    low, high = ours.min(axis=None), ours.max(axis=None)
     reach = 0.5 * (high - low) or abs(high) * 0.1 or 0.1
-    seen = [low, high, *published.loc[published["bpp"].between(*x_range), metric]]
-    low, high = max(low - reach, min(seen)), min(high + reach, max(seen))
+    others = published.loc[published["bpp"].between(*x_range), metric]
+    seen = [low, high, *others[others.between(low - reach, high + reach)]]
+    low, high = min(seen), max(seen)
     pad = 0.04 * (high - low) or reach
     return low - pad, high + pad
 
 
-def _styles(codecs: Iterable[str], colors: Sequence) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each codec, so that it looks the same in the plots of all metrics."""
-    # The numbers of colours and markers are coprime: many codecs get different pairs.
-    styles = zip(sorted(set(codecs)), cycle(colors), cycle(_MARKERS), strict=False)
-    return {codec: {"color": color, "marker": marker} for codec, color, marker in styles}
+def _styles(codecs: Iterable[str], colors: Sequence[str], dashes: Sequence[tuple]) -> dict[str, dict[str, Any]]:
+    styles = zip(sorted(set(codecs)), cycle(colors), cycle(_MARKERS), cycle(dashes), strict=False)
+    return {codec: {"color": color, "marker": marker, "dashes": dash} for codec, color, marker, dash in styles}
 
 
 def _draw(axes: Axes, curves: pd.DataFrame, metric: str, styles: dict[str, dict[str, Any]], **common: Any) -> None:
@@ -108,7 +167,7 @@ def _draw(axes: Axes, curves: pd.DataFrame, metric: str, styles: dict[str, dict[
 def _label_axes(
     axes: Axes, metric: str, title: str, x_range: tuple[float, float], y_range: tuple[float, float]
 ) -> None:
-    spec = METRICS[metric]
+    spec = FIGURES[metric]
     axes.set_xscale("log")
     axes.set_xlim(*x_range)
     axes.set_ylim(*y_range)

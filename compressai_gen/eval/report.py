@@ -9,39 +9,49 @@ import numpy as np
 import pandas as pd
 
 from compressai_gen.eval import tables
-from compressai_gen.eval.plots import rate_plot, write_plot
+from compressai_gen.eval.plots import plottable, rate_plot, write_plot
+from compressai_gen.eval.typeset import write_typeset
 from compressai_gen.files import file_name, write_json, write_table
-from compressai_gen.metrics import METRICS, MIN_OVERLAP
+from compressai_gen.metrics import MIN_OVERLAP, SET_METRICS
 
 __all__ = ["format_report", "write_report"]
 
 
 def write_report(
-    output: Path, images: pd.DataFrame, summary: pd.DataFrame, deltas: pd.DataFrame, environment: dict[str, Any]
+    output: Path,
+    images: pd.DataFrame,
+    summary: pd.DataFrame,
+    intervals: pd.DataFrame,
+    deltas: pd.DataFrame,
+    environment: dict[str, Any],
 ) -> None:
-    """Write every file of a run except reconstructions to the folder `output`, each whole or not at all."""
+    """Write tables, plots and environment of a run to the folder `output`, each file whole or not at all."""
     dataset = environment["dataset"]
     description = f"{dataset['name']}, {dataset['images']} images, compressai-gen {environment['compressai_gen']}"
     write_table(images, output / "images.csv")
     write_table(summary, output / "summary.csv")
-    write_table(tables.intervals(images), output / "intervals.csv")
+    write_table(intervals, output / "intervals.csv")
     write_table(deltas, output / "bd_rate.csv")
+    write_typeset(output, dataset["name"], summary, intervals, deltas, tables.origins(summary, dataset["name"]))
     for codec in images["codec"].unique():
         write_json(tables.compressai_results(codec, summary, description), output / f"{file_name(codec)}.json")
-    for metric in (metric for metric in METRICS if metric in images and _is_plottable(summary, metric)):
-        write_plot(rate_plot(summary, metric, dataset["name"]), output / f"rd_{metric}")
+    for metric in plottable(summary):
+        doubt = _doubt(summary) if metric in SET_METRICS else ""
+        write_plot(rate_plot(summary, metric, f"{dataset['name']}{doubt}", intervals), output / f"rd_{metric}")
     write_json(environment, output / "environment.json")
 
 
-def _is_plottable(summary: pd.DataFrame, metric: str) -> bool:
-    measured = summary.loc[summary["source"] == "measured", metric].to_numpy(dtype=float)
-    return bool(np.isfinite(measured).any())
+def _doubt(summary: pd.DataFrame) -> str:
+    patches = tables.few_patches(summary)
+    return "" if patches is None else f" ({patches} patches: not comparable with papers)"
 
 
 def format_report(summary: pd.DataFrame, deltas: pd.DataFrame) -> str:
     """Return the measured means and their BD-rates as text."""
     measured = summary[summary["source"] == "measured"].drop(columns="source").dropna(axis=1, how="all")
     text = measured.to_string(index=False, float_format="{:.4f}".format)
+    if doubt := _doubt(summary):
+        text += f"\n{', '.join(metric for metric in SET_METRICS if metric in measured)}{doubt}"
     deltas = deltas[deltas["codec"].isin(measured["codec"])]
     if deltas.empty:
         return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,10 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from compressai_gen.codecs import Codec, Encoded
-from compressai_gen.data import ImageDataset, write_image
+from compressai_gen.data import ImageDataset
 from compressai_gen.errors import CodecError
+from compressai_gen.eval.features import FeatureStore
+from compressai_gen.eval.pictures import KeptPictures
+from compressai_gen.eval.processes import Processes
 from compressai_gen.eval.store import RowStore
-from compressai_gen.files import file_name, replacing
 from compressai_gen.metrics import ReferenceMetrics
 
 __all__ = ["Job", "measure"]
@@ -40,9 +41,11 @@ def measure(
     jobs: Sequence[Job],
     dataset: ImageDataset,
     metrics: ReferenceMetrics,
-    reconstructions: str | Path | None = None,
+    pictures: KeptPictures | None = None,
     progress: bool = True,
     store: RowStore | None = None,
+    features: FeatureStore | None = None,
+    processes: Processes = Processes(),  # noqa: B008  (immutable)
 ) -> pd.DataFrame:
     """Encode to bytes, decode from them, and measure the 8-bit result.
 
@@ -53,28 +56,34 @@ def measure(
         jobs: codecs with different names.
         dataset: pictures.
         metrics: what to measure.
-        reconstructions: folder for the decoded pictures, ``<codec>-q<quality>/<image>.png``.
+        pictures: where the decoded pictures go.
         progress: show a progress bar.
-        store: rows of earlier runs, which are not measured again, and where new ones go.
+        store: rows of earlier runs, which are not measured again unless their pictures are missing, and where new ones
+            go.
+        features: where the features of the originals and of the decoded pictures go.
+        processes: share the images; each returns the rows of all.
 
     Returns:
         One row per codec, quality and image, in this order: ``codec, quality, image, bpp``, a column per metric,
-        ``encode_s, decode_s`` (wall seconds).
+        ``encode_s, decode_s`` (wall seconds); with features also ``original, decoded``, the names of theirs.
 
     Raises:
         CodecError: a codec returned something else than bytes, or a picture of another shape.
     """
     rows = []
     steps = [(codec, quality) for codec, qualities in jobs for quality in qualities]
-    with tqdm(total=len(steps) * len(dataset), unit="image", disable=not progress) as bar:
+    images = dataset.part(processes.share(range(len(dataset))))
+    with tqdm(total=len(steps) * len(images), unit="image", disable=not progress) as bar:
         warm: set[tuple[str, int]] = set()
-        for name, image in dataset:
+        for name, image in images:
             original_is_set = False
+            original = {"original": features.add(image)} if features else {}
             for codec, quality in steps:
                 bar.set_postfix_str(f"{name} {codec.name}-q{quality}")
                 key = store.key(codec, quality, image) if store else None
-                row = store.get(key) if store and reconstructions is None else None
-                if row is None:
+                row = store.get(key) if store else None
+                lacks_picture = pictures and pictures.lacks(codec.name, quality, name, key)
+                if row is None or lacks_picture or (features and not features.has(row.get("decoded"))):
                     if not original_is_set:
                         metrics.set_original(image)
                         original_is_set = True
@@ -83,16 +92,18 @@ def measure(
                         warm.add((codec.name, quality))
                     coded = _code(codec, quality, image)
                     row = _figures(image, coded, metrics)
+                    if features:
+                        row["decoded"] = features.add(coded.decoded)
                     if store:
-                        store.add(key, row)
-                    if reconstructions is not None:
-                        folder = Path(reconstructions) / file_name(f"{codec.name}-q{quality}")
-                        with replacing(folder / f"{name}.png") as path:
-                            write_image(coded.decoded, path)
-                rows.append({"codec": codec.name, "quality": quality, "image": name, **row})
+                        store.add(key, row, coded.encoded)
+                    if pictures:
+                        pictures.keep(codec.name, quality, name, key, coded.decoded)
+                rows.append({"codec": codec.name, "quality": quality, "image": name, **row, **original})
                 bar.update()
-    order = {(codec.name, quality): index for index, (codec, quality) in enumerate(steps)}
-    rows.sort(key=lambda row: order[row["codec"], row["quality"]])  # stable: images stay in the order of the dataset
+    step_order = {(codec.name, quality): index for index, (codec, quality) in enumerate(steps)}
+    image_order = {name: index for index, name in enumerate(dataset.image_names)}
+    rows = processes.gather(rows)
+    rows.sort(key=lambda row: (step_order[row["codec"], row["quality"]], image_order[row["image"]]))
     return pd.DataFrame(rows)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressai_gen.codecs import Codec
+from compressai_gen.codecs import Codec, Encoded
+from compressai_gen.data import pixel_hash
 from compressai_gen.errors import CompressaiGenError
 
 __all__ = ["PROTOCOL_VERSION", "RowStore"]
@@ -20,47 +21,58 @@ PROTOCOL_VERSION = 1
 
 
 class RowStore:
-    """Rows kept in one file, a JSON object a line, under everything that decides their figures.
+    """Rows kept in files, a JSON object a line, under everything that decides their figures.
 
     A key covers protocol, codec and its version, quality, picture, metrics, device and threads: a changed weight file,
     library or picture is noticed. Codecs that state no version are always measured.
 
+    Processes that share a run append to a file each and read those of all, so that any number of them goes on where any
+    other number was stopped.
+
     Args:
-        path: the file; made when the first row comes.
+        path: the file of the main process, beside which the others have theirs; made when the first row comes.
         metrics: names of what is measured.
-        device: where models and metrics run.
+        device: kind of device where models and metrics run.
+        process: index of this process.
     """
 
-    def __init__(self, path: Path, metrics: list[str], device: str) -> None:
-        self.path = path
+    _unversioned: str | None = None
+
+    def __init__(self, path: Path, metrics: list[str], device: str, process: int = 0) -> None:
+        self.path = path if process == 0 else path.with_suffix(f".{process}{path.suffix}")
         self._setting = [PROTOCOL_VERSION, sorted(metrics), device, torch.get_num_threads()]
         self._rows: dict[str, dict[str, Any]] = {}
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        except OSError as error:
-            raise CompressaiGenError(f"cannot read {path}: {error}") from error
-        for line in lines:
+        for file in self.files(path):
             try:
-                entry = json.loads(line)
-                self._rows[entry["key"]] = entry["row"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue  # the line that a kill cut short
+                lines = file.read_text(encoding="utf-8").splitlines()
+            except OSError as error:
+                raise CompressaiGenError(f"cannot read {file}: {error}") from error
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                    self._rows[entry["key"]] = entry["row"]
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    continue  # the line that a kill cut short
+
+    @staticmethod
+    def files(path: Path) -> list[Path]:
+        """Return the files that the processes of earlier runs have left for `path`."""
+        return sorted([*path.parent.glob(path.name), *path.parent.glob(f"{path.stem}.*{path.suffix}")])
 
     def key(self, codec: Codec, quality: int, image: Tensor) -> str | None:
         """Return the key of a row, or None where the codec does not say what version it is."""
-        version = getattr(codec, "version", None)
+        version = getattr(codec, "version", None) or self._unversioned
         if version is None:
             return None
-        pixels = hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
-        parts = [*self._setting, codec.name, version, quality, pixels, list(image.shape)]
+        parts = [*self._setting, codec.name, version, quality, pixel_hash(image), list(image.shape)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def get(self, key: str | None) -> dict[str, Any] | None:
         """Return the row of a key, or None."""
         return self._rows.get(key)
 
-    def add(self, key: str | None, row: dict[str, Any]) -> None:
-        """Keep a row, on disk at once."""
+    def add(self, key: str | None, row: dict[str, Any], encoded: Encoded) -> None:
+        """Keep a row, on disk at once; the streams behind it are not kept."""
         if key is None:
             return
         self._rows[key] = row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,19 @@ import pandas as pd
 
 from compressai_gen.codecs import published_curves
 from compressai_gen.eval.bootstrap import interval, resample_means
-from compressai_gen.metrics import DEFAULT_METRICS, METRICS, BDRate, bd_rate
+from compressai_gen.metrics import DEFAULT_METRICS, FIGURES, MIN_PATCHES, SET_METRICS, BDRate, bd_rate
 
-__all__ = ["bd_rates", "compressai_results", "intervals", "per_image", "published_summary", "summarize"]
+__all__ = [
+    "bd_rates",
+    "compressai_results",
+    "curves_called",
+    "few_patches",
+    "intervals",
+    "origins",
+    "per_image",
+    "published_summary",
+    "summarize",
+]
 
 _TIMES = ["encode_s", "decode_s"]
 # What CompressAI's plotting tool calls these columns.
@@ -26,7 +36,7 @@ _COMPRESSAI_NAMES = {
 
 def _metric_columns(table: pd.DataFrame) -> list[str]:
     """The default metrics, measured or not, so that tables of different runs line up; then further ones."""
-    return [*DEFAULT_METRICS, *(name for name in METRICS if name not in DEFAULT_METRICS and name in table)]
+    return [*DEFAULT_METRICS, *(name for name in FIGURES if name not in DEFAULT_METRICS and name in table)]
 
 
 def per_image(measured: pd.DataFrame) -> pd.DataFrame:
@@ -34,22 +44,55 @@ def per_image(measured: pd.DataFrame) -> pd.DataFrame:
     return measured.reindex(columns=["codec", "quality", "image", "bpp", *_metric_columns(measured), *_TIMES])
 
 
-def summarize(images: pd.DataFrame) -> pd.DataFrame:
+def summarize(images: pd.DataFrame, of_set: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the means over images, one row per codec and quality, with the columns of ``summary.csv``.
 
     A metric that is undefined (NaN) for one image is undefined for the set: a mean over other images than the
     neighbouring row's would not be comparable.
+
+    Args:
+        images: of :func:`per_image`.
+        of_set: figures that are no means, of ``features.set_figures``, with the number of patches behind them.
     """
+    keys = ["codec", "quality"]
+    groups = images.groupby(keys, sort=False)
     columns = ["bpp", *_metric_columns(images), *_TIMES]
-    groups = images.groupby(["codec", "quality"], sort=False)
-    means = groups[columns].agg(lambda values: values.mean(skipna=False))
-    return means.assign(n_images=groups.size(), source="measured").reset_index()
+    summary = groups[columns].agg(lambda values: values.mean(skipna=False)).assign(n_images=groups.size())
+    counts = ["n_images"]
+    if of_set is not None:
+        summary = summary.join(of_set.set_index(keys))
+        counts.append("n_patches")
+    columns = [*keys, "bpp", *_metric_columns(summary), *_TIMES, *counts]
+    return summary.reset_index()[columns].assign(source="measured")
 
 
-def published_summary(dataset: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the published points of a dataset in the columns of a summary, times and image count left empty."""
-    table = published_curves(dataset).rename(columns={"point": "quality"})
-    return table.assign(source="published").reindex(columns=columns)
+def few_patches(summary: pd.DataFrame) -> int | None:
+    """Return the number of patches where it is too small to compare the set's figures with papers, else None."""
+    if "n_patches" not in summary:
+        return None
+    count = int(summary["n_patches"].min())
+    return count if count < MIN_PATCHES else None
+
+
+def published_summary(dataset: str, summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the published points of a dataset in the columns of a summary.
+
+    Times and counts are left empty, and the figures of the set where the measured ones are not comparable with them.
+    """
+    table = published_curves(dataset).rename(columns={"point": "quality"}).assign(source="published")
+    if few_patches(summary) is not None:
+        table = table.drop(columns=list(SET_METRICS), errors="ignore")
+    return table.reindex(columns=summary.columns)
+
+
+def origins(summary: pd.DataFrame, dataset: str) -> dict[str, str]:
+    """Return where the figures of each codec come from: ``measured``, or ``published: <source>``."""
+    sources = published_curves(dataset).drop_duplicates("codec").set_index("codec")["source"]
+    rows = summary.drop_duplicates("codec")
+    return {
+        codec: f"published: {sources[codec]}" if source == "published" else source
+        for codec, source in zip(rows["codec"], rows["source"], strict=True)
+    }
 
 
 def intervals(images: pd.DataFrame) -> pd.DataFrame:
@@ -64,17 +107,25 @@ def intervals(images: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["codec", "quality", "metric", "mean", "low", "high"])
 
 
-def bd_rates(summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[str] = ()) -> pd.DataFrame:
+def bd_rates(
+    summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[str] = (), anchor: str | None = None
+) -> pd.DataFrame:
     """Return BD-rates of every other curve against the anchor.
 
-    The anchor is the measured ``avif``; without it the published VTM of the dataset (of several VTM curves, for each
-    comparison, the one with the largest overlap); without these the first baseline.
+    Args:
+        summary: as :func:`summarize` and :func:`published_summary` return it.
+        images: as :func:`per_image` returns it.
+        baselines: the first is the anchor of last resort.
+        anchor: a curve of the summary, or the name without source of published ones that several sources measured. By
+            default it is the measured ``avif``; without it the published VTM of the dataset; without these the first
+            baseline. Of several curves, each comparison takes the one with the largest overlap.
 
     Returns:
         Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high``. The first
-        percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured codecs.
+        percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured codecs
+        and figures of single images.
     """
-    anchors = _anchor_names(summary, baselines)
+    anchors = curves_called(summary["codec"], anchor) if anchor else _anchor_names(summary, baselines)
     rows = []
     for codec in summary["codec"].unique():
         if codec in anchors:
@@ -82,21 +133,25 @@ def bd_rates(summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[st
         for metric in _metric_columns(summary):
             usable = [anchor for anchor in anchors if _has(summary, anchor, metric)]
             if usable and _has(summary, codec, metric):
-                anchor = max(usable, key=lambda name: _delta(summary, name, codec, metric).overlap)
-                delta = _delta(summary, anchor, codec, metric)
-                akima = _delta(summary, anchor, codec, metric, method="akima")
-                low, high = _bd_interval(summary, images, anchor, codec, metric)
-                rows.append((codec, anchor, metric, delta.percent, delta.overlap, akima.percent, low, high))
+                best = max(usable, key=lambda name: _delta(summary, name, codec, metric).overlap)
+                delta = _delta(summary, best, codec, metric)
+                akima = _delta(summary, best, codec, metric, method="akima")
+                low, high = _bd_interval(summary, images, best, codec, metric)
+                rows.append((codec, best, metric, delta.percent, delta.overlap, akima.percent, low, high))
     columns = ["codec", "anchor", "metric", "bd_rate_percent", "overlap", "bd_rate_percent_akima", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def curves_called(codecs: Iterable[str], name: str) -> list[str]:
+    """Return the curves of a name: one, or those of all sources where several published it (``VTM [diffeic]``)."""
+    return [codec for codec in dict.fromkeys(codecs) if name in (codec, codec.split(" [")[0])]
 
 
 def _anchor_names(summary: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
     measured = summary[summary["source"] == "measured"]["codec"]
     if "avif" in set(measured):
         return ["avif"]
-    published = summary[summary["source"] == "published"]["codec"].unique()
-    vtm = [name for name in published if name.split(" [")[0] == "VTM"]
+    vtm = curves_called(summary.loc[summary["source"] == "published", "codec"], "VTM")
     return vtm or [name for name in baselines if name in set(measured)][:1]
 
 
@@ -106,17 +161,20 @@ def _has(summary: pd.DataFrame, codec: str, metric: str) -> bool:
 
 def _delta(summary: pd.DataFrame, anchor: str, test: str, metric: str, method: str = "pchip") -> BDRate:
     a, b = summary[summary["codec"] == anchor], summary[summary["codec"] == test]
-    return bd_rate(a["bpp"], a[metric], b["bpp"], b[metric], method, METRICS[metric].higher_is_better)
+    return bd_rate(a["bpp"], a[metric], b["bpp"], b[metric], method, FIGURES[metric].higher_is_better)
 
 
 def _bd_interval(
     summary: pd.DataFrame, images: pd.DataFrame, anchor: str, test: str, metric: str
 ) -> tuple[float, float]:
-    """Resample the test codec's images, and the anchor's with them; a published anchor has none and stays as it is."""
-    if test not in set(images["codec"]):
+    """Resample the test codec's images, and the anchor's with them; a published anchor has none and stays as it is.
+
+    Undefined for published codecs and for figures that images do not have.
+    """
+    if test not in set(images["codec"]) or metric not in images:
         return float("nan"), float("nan")
     a, b = _curve_resamples(summary, images, anchor, metric), _curve_resamples(summary, images, test, metric)
-    higher = METRICS[metric].higher_is_better
+    higher = FIGURES[metric].higher_is_better
     return interval([bd_rate(*x, *y, higher_is_better=higher).percent for x, y in zip(a, b, strict=True)])
 
 

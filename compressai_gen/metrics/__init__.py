@@ -1,10 +1,18 @@
-"""Quality metrics and Bjontegaard deltas."""
+"""Quality metrics of pictures and of sets, and Bjontegaard deltas."""
 
 from compressai_gen.metrics.bd_rate import MIN_OVERLAP, BDRate, bd_rate
+from compressai_gen.metrics.distribution import (
+    FEATURES,
+    MIN_PATCHES,
+    SET_METRICS,
+    FeatureDistance,
+    PatchFeatures,
+)
 from compressai_gen.metrics.full_reference import (
     DEFAULT_METRICS,
     METRICS,
     DistsMetric,
+    FigureSpec,
     LpipsMetric,
     MetricSpec,
     ReferenceMetrics,
@@ -13,13 +21,23 @@ from compressai_gen.metrics.full_reference import (
 
 __all__ = [
     "DEFAULT_METRICS",
+    "FEATURES",
+    "FIGURES",
     "METRICS",
     "MIN_OVERLAP",
+    "MIN_PATCHES",
+    "SET_METRICS",
     "BDRate",
     "DistsMetric",
+    "FeatureDistance",
+    "FigureSpec",
     "LpipsMetric",
     "MetricSpec",
+    "PatchFeatures",
     "ReferenceMetrics",
     "bd_rate",
     "create_metric",
 ]
+
+FIGURES: dict[str, FigureSpec] = {**METRICS, **SET_METRICS}
+"""Every column that is a figure of merit, of a picture or of a set."""

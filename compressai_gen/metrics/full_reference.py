@@ -7,12 +7,9 @@ prepared once for all codecs and qualities. Both take uint8 tensors of shape (3,
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,11 +21,13 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from compressai_gen.errors import MetricError
+from compressai_gen.metrics.weights import loading
 
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
     "DistsMetric",
+    "FigureSpec",
     "LpipsMetric",
     "Metric",
     "MetricSpec",
@@ -96,7 +95,7 @@ class LpipsMetric:
     """
 
     def __init__(self, net: str = "alex", device: str | torch.device = "cpu") -> None:
-        with _weights(f"LPIPS ({net})", {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}[net]):
+        with loading(f"LPIPS ({net})", {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}[net]):
             model = lpips.LPIPS(net=net, verbose=False)
         # Its forward() then takes features in place of the original, and stays the package's own computation.
         model.scaling_layer, model.net = _Once(model.scaling_layer), _Once(model.net)
@@ -128,8 +127,7 @@ class DistsMetric:
     """
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
-        # The constructor draws random numbers before it has its weights.
-        with _weights("DISTS", "vgg16-397923af.pth"), torch.random.fork_rng(devices=[]):
+        with loading("DISTS", "vgg16-397923af.pth"):
             model = _CachedDists(load_weights=False)
         weights = torch.load(self._weights_file(), map_location="cpu", weights_only=True)
         model.alpha.data, model.beta.data = weights["alpha"], weights["beta"]
@@ -153,33 +151,28 @@ class DistsMetric:
         return self.model(prepared, reconstruction.float().unsqueeze(0) / 255).item()
 
 
-@contextlib.contextmanager
-def _weights(metric: str, file_name: str) -> Iterator[None]:
-    """Silence the packages' greetings and deprecation warnings, and say what to do where weights cannot be had."""
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    except (OSError, RuntimeError) as error:
-        raise MetricError(
-            f"{metric} needs the weights {file_name}, which cannot be had here ({error}): run once with a network, or "
-            f"set TORCH_HOME to a folder that has them as hub/checkpoints/{file_name}"
-        ) from error
-
-
 @dataclass(frozen=True)
-class MetricSpec:
-    """A metric as tables, plots and BD-rates need it.
+class FigureSpec:
+    """A figure of merit as tables, plots and BD-rates need it.
 
     Attributes:
         label: for axes.
         higher_is_better: False for distances.
-        min_side: the metric is not defined (NaN) for a picture with a shorter side.
-        create: makes the metric on a device.
     """
 
     label: str
     higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class MetricSpec(FigureSpec):
+    """A metric of one picture.
+
+    Attributes:
+        min_side: the metric is not defined (NaN) for a picture with a shorter side.
+        create: makes the metric on a device.
+    """
+
     min_side: int
     create: Callable[[str | torch.device], Metric]
 

@@ -1,6 +1,7 @@
-"""The codecs, one paper a file; importing this package registers them with CompressAI."""
+"""The codecs, one paper a file, and the baseline HiFiC; importing this package registers them with CompressAI."""
 
 from compressai_gen.models.cgdm import CGDM
+from compressai_gen.models.hific import HiFiC
 from compressai_gen.models.mridc import MRIDC
 
-__all__ = ["CGDM", "MRIDC"]
+__all__ = ["CGDM", "MRIDC", "HiFiC"]

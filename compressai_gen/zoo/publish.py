@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from compressai_gen.errors import ZooError
-from compressai_gen.files import replacing
+from compressai_gen.files import markdown_table, replacing
 from compressai_gen.metrics import MIN_OVERLAP
 from compressai_gen.programs import exit_status
 from compressai_gen.resources import ZOO_DIR
@@ -69,7 +69,7 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         "## Validation",
         "Real bytes on held-out photographs, none of which was trained on, by size (`small`: 481x321; `large`: "
         "cropped to at most 768x512).",
-        _markdown(pd.DataFrame(record["validation"])),
+        markdown_table(pd.DataFrame(record["validation"])),
     ]
     if results is not None:
         summary = pd.read_csv(results / "summary.csv")
@@ -78,7 +78,7 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
             "## Results",
             f"Real bytes on `{results.name}`, measured as `eval/protocol.md` says; all tables and "
             f"plots are in `results/{results.name}`.",
-            _markdown(rows.round(4)),
+            markdown_table(rows.round(4)),
         ]
     parts += [
         "## Limits",
@@ -115,10 +115,10 @@ def readme_section(results: Path) -> str:
     by_metric = rates.pivot(index="codec", columns="metric", values="text").reset_index()
     return "\n\n".join(
         [
-            _markdown(measured.round(4).round({"psnr": 2})),
+            markdown_table(measured.round(4).round({"psnr": 2})),
             f"BD-rates in percent against {' and '.join(rates['anchor'].unique())} (negative: fewer bits for the same "
             f"figure; *: the curves share less than {MIN_OVERLAP:.0%} of their range; empty: none):",
-            _markdown(by_metric.fillna("")),
+            markdown_table(by_metric.fillna("")),
         ]
     )
 
@@ -130,11 +130,6 @@ def update_readme(readme: Path, results: Path) -> None:
     if not mark:
         raise ZooError(f"{readme} has no <!-- results --> and <!-- /results --> to write between")
     _write(readme, f"{before}<!-- results -->\n{readme_section(results)}\n{mark}{after}".encode())
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,8 +1,11 @@
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import features
 
 from compressai_gen.codecs import CLASSICAL_CODECS, Codec, Encoded, PillowCodec
 from compressai_gen.data import load_dataset
@@ -13,7 +16,11 @@ DATA_ROOT = os.environ.get("COMPRESSAI_GEN_DATA", "unset")
 needs_kodak = pytest.mark.skipif(
     not (Path(DATA_ROOT) / "kodak").is_dir(), reason="COMPRESSAI_GEN_DATA has no folder kodak"
 )
-codecs = pytest.mark.parametrize("codec", CLASSICAL_CODECS.values(), ids=CLASSICAL_CODECS)
+needs_jxl = pytest.mark.skipif(not importlib.util.find_spec("pillow_jxl"), reason="pillow-jxl-plugin is not installed")
+codecs = pytest.mark.parametrize(
+    "codec",
+    [pytest.param(codec, id=name, marks=[needs_jxl] * (name == "jxl")) for name, codec in CLASSICAL_CODECS.items()],
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,9 @@ def test_any_size_survives(codec, size):
 
 @codecs
 def test_string_is_the_file(codec, photograph):
-    magic = {"jpeg": b"\xff\xd8", "webp": b"RIFF", "avif": b"\0\0\0"}
+    magic = {
+        "jpeg": b"\xff\xd8", "jpeg2000": b"\xff\x4f", "webp": b"RIFF", "avif": b"\0\0\0", "jxl": b"\xff\x0a"
+    }  # fmt: skip
     encoded = codec.encode(photograph, codec.qualities[0])
     assert len(encoded.strings) == 1
     assert encoded.strings[0].startswith(magic[codec.name])
@@ -69,6 +78,24 @@ def test_damaged_stream(codec, photograph, damage):
 def test_too_large_for_the_format():
     with pytest.raises(CodecError, match="webp"):
         CLASSICAL_CODECS["webp"].encode(torch.zeros(3, 1, 16384, dtype=torch.uint8), 1)
+
+
+def test_quality_of_jpeg2000_is_the_ratio(photograph):
+    codec = CLASSICAL_CODECS["jpeg2000"]
+    assert codec.encode(photograph, 60).n_bytes == pytest.approx(photograph.numel() / 60, rel=0.05)
+
+
+def test_missing_plugin_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)  # as if it were not installed
+    with pytest.raises(CodecError, match="pip install pillow-jxl-plugin"):
+        CLASSICAL_CODECS["jxl"].require()
+
+
+def test_pillow_without_a_format(monkeypatch):
+    monkeypatch.setattr(features, "check", lambda feature: feature != "avif")
+    CLASSICAL_CODECS["jpeg2000"].require()
+    with pytest.raises(CodecError, match="without avif"):
+        CLASSICAL_CODECS["avif"].require()
 
 
 def _kodak_means(codec):

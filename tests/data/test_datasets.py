@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from compressai_gen.codecs import published_curves
 from compressai_gen.data import datasets, known_datasets, load_dataset
 from compressai_gen.errors import DatasetError
 
@@ -85,6 +86,35 @@ def test_without_network_three_ways_out_are_named(tiny, tmp_path):
         load_dataset("tiny", progress=False)
 
 
+@pytest.fixture
+def counted(monkeypatch, tmp_path):
+    """A dataset `counted` of two pictures whose hashes are not known; returns a root that has it."""
+    definition = {"name": "counted", "count": 2, "archives": ["https://x.org/a.zip"], "pictures": "both images"}
+    (tmp_path / "eval/datasets").mkdir(parents=True)
+    (tmp_path / "eval/datasets/counted.json").write_text(json.dumps(definition))
+    monkeypatch.setattr(datasets, "EVAL_DIR", tmp_path / "eval")
+    (tmp_path / "root/counted/sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png"):
+        Image.new("RGB", (2, 2)).save(tmp_path / "root/counted" / name)
+    return tmp_path / "root"
+
+
+def test_pictures_of_a_counted_dataset_are_found_and_counted(counted):
+    dataset = load_dataset("counted", data_root=counted)
+    assert (dataset.name, dataset.image_names, dataset.is_whole) == ("counted", ("a", "sub/b"), True)
+    assert dataset.definition["count"] == 2
+    assert not load_dataset("counted", data_root=counted, limit=1).is_whole
+    Image.new("RGB", (2, 2)).save(counted / "counted/c.png")
+    with pytest.raises(DatasetError, match="holds 3 images, but dataset counted has 2"):
+        load_dataset("counted", data_root=counted, limit=1)
+
+
+def test_dataset_without_hashes_is_not_downloaded(counted, monkeypatch):
+    monkeypatch.setattr(torch.hub, "urlopen", None)
+    with pytest.raises(DatasetError, match=r"a\.zip.*both images.*<root>/counted/"):
+        load_dataset("counted")
+
+
 def test_limit_takes_the_first_and_is_not_whole(tiny):
     dataset = load_dataset("tiny", limit=1, progress=False)
     assert dataset.image_names == ("one",)
@@ -124,9 +154,21 @@ def test_definitions_are_complete():
     for name in known_datasets():
         definition = json.loads((datasets.EVAL_DIR / "datasets" / f"{name}.json").read_text())
         assert definition["name"] == name
-        assert definition["count"] == len(definition["files"]) == sum(definition["sizes"].values())
         assert definition["licence"]
-        assert all(len(file["sha256"]) == 64 for file in definition["files"])
+        if "files" in definition:
+            assert definition["count"] == len(definition["files"]) == sum(definition["sizes"].values())
+            assert all(len(file["sha256"]) == 64 for file in definition["files"])
+        else:
+            assert definition["archives"]
+            assert str(definition["count"]) in definition["pictures"] or definition["name"] == "clic2020"
+
+
+def test_sets_of_the_published_curves_are_known():
+    counts = {"clic2020": 428, "clic2020-professional": 250, "div2k": 100, "tecnick": 100}
+    for name, count in counts.items():
+        definition = json.loads((datasets.EVAL_DIR / "datasets" / f"{name}.json").read_text())
+        assert definition["count"] == count
+        assert not published_curves(name).empty
 
 
 def test_samples_need_no_download():

@@ -51,7 +51,8 @@ def test_all_files_of_a_run(pictures, tmp_path, capsys):
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     assert {file for file in files if not file.startswith("reconstructions/")} == {
         "images.csv", "summary.csv", "intervals.csv", "bd_rate.csv", "webp.json", "avif.json", "environment.json",
-        "rd_psnr.png", "rd_psnr.svg", "rd_ms_ssim.png", "rd_ms_ssim.svg", ".rows.jsonl",
+        "rd_psnr.png", "rd_psnr.svg", "rd_psnr.pdf", "rd_ms_ssim.png", "rd_ms_ssim.svg", "rd_ms_ssim.pdf",
+        "summary.md", "summary.tex", "bd_rate.md", "bd_rate.tex", ".rows.jsonl",
     }  # fmt: skip
     assert {f"reconstructions/webp-q{q}/{name}.png" for q in (1, 15, 50) for name in ("astronaut", "chelsea")} <= files
 
@@ -139,6 +140,7 @@ def test_users_errors_are_one_line(pictures, tmp_path, capsys):
     assert "known metrics" in _fails(capsys, "--models", "webp", "--metrics", "vmaf", "--dataset", pictures)
     assert "device" in _fails(capsys, "--models", "webp", "--device", "abacus", "--dataset", pictures)
     assert "--threads" in _fails(capsys, "--models", "webp", "--threads", 0, "--dataset", pictures)
+    assert "none of the curves" in _fails(capsys, "--models", "webp", "--anchor", "VTM", "--dataset", pictures)
     assert "nothing to evaluate" in _fails(capsys, "--models", "--dataset", pictures)
     (tmp_path / "file").write_text("")
     argv = ["--models", "webp", "--qualities", 1, "--metrics", "psnr", "--dataset", pictures, "--output", "file"]
@@ -155,6 +157,7 @@ def test_metric_without_weights(pictures, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.hub, "urlopen", offline)
     argv = ["--models", "webp", "--qualities", "1", "--dataset", str(pictures)]
     assert "TORCH_HOME" in _fails(capsys, *argv, "--metrics", "lpips")
+    assert "TORCH_HOME" in _fails(capsys, *argv, "--metrics", "psnr", "--fid-features", "inception")
     assert cli.main(argv) == 0  # by default what can be measured is measured
     skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric skipped")]
     assert len(skipped) == 2, skipped

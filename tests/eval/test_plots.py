@@ -1,7 +1,7 @@
 import pandas as pd
 from PIL import Image
 
-from compressai_gen.eval.plots import rate_plot, write_plot
+from compressai_gen.eval.plots import curve_styles, rate_plot, write_plot
 
 MEASURED = [("ours", 1, 0.1, 26.0), ("ours", 2, 0.2, 28.0), ("avif", 1, 0.15, 27.0), ("avif", 2, 0.4, 30.0)]
 PUBLISHED = [("near", 1, 0.12, 26.5), ("near", 2, 3.0, 40.0), ("far", 1, 5.0, 45.0), ("awful", 1, 0.2, 3.0)]
@@ -22,9 +22,7 @@ def _lines(figure):
 def test_measured_and_published_look_different():
     lines = _lines(rate_plot(_summary(), "psnr", "title"))
     ours, near = lines["ours"], lines["near"]
-    assert ours.get_linestyle() == "-"
     assert ours.get_markerfacecolor() != "none"
-    assert near.get_linestyle() == "--"
     assert near.get_markerfacecolor() == "none"
     assert near.get_linewidth() < ours.get_linewidth()
 
@@ -46,6 +44,33 @@ def test_legend_stands_outside_and_says_published():
     assert legend.get_window_extent().x0 >= figure.axes[0].get_window_extent().x1
     assert "published" in legend.get_title().get_text()
     assert rate_plot(_summary([]), "psnr", "title").axes[0].get_legend().get_title().get_text() == ""
+
+
+def test_legend_of_many_codecs_is_no_taller_than_the_axes():
+    figure = rate_plot(_summary([(f"codec {i:02}", 1, 0.2, 25 + i / 10) for i in range(33)]), "psnr", "title")
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    assert len(axes.get_legend().get_texts()) == 35
+    assert axes.get_legend().get_window_extent().height <= axes.get_window_extent().height
+
+
+def test_curves_differ_without_colour():
+    codecs = [f"codec {i:02}" for i in range(33)]
+    for source in ("measured", "published"):
+        styles = curve_styles(pd.DataFrame({"codec": codecs, "source": source})).values()
+        assert len({(style["marker"], style["dashes"]) for style in styles}) == 33
+
+
+def test_intervals_are_shaded_and_seen():
+    intervals = pd.DataFrame(
+        [("ours", 1, "psnr", 26.0, 20.0, 27.0), ("ours", 2, "psnr", 28.0, 27.0, float("inf"))],
+        columns=["codec", "quality", "metric", "mean", "low", "high"],
+    )
+    axes = rate_plot(_summary(), "psnr", "title", intervals).axes[0]
+    assert axes.get_ylim()[0] < 20
+    assert axes.get_ylim()[1] < 40
+    assert "interval" in axes.get_legend().get_title().get_text()
+    assert "interval" not in rate_plot(_summary(), "psnr", "title").axes[0].get_legend().get_title().get_text()
 
 
 def test_a_codec_looks_the_same_whoever_else_is_plotted():
@@ -74,8 +99,10 @@ def test_single_point_can_be_plotted():
 def test_the_same_data_give_the_same_files(tmp_path):
     for name in "ab":
         write_plot(rate_plot(_summary(), "psnr", ""), tmp_path / name)
-    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.svg", "b.png", "b.svg"}
-    for kind in ("png", "svg"):
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.{kind}" for name in "ab" for kind in ("png", "svg", "pdf")
+    }
+    for kind in ("png", "svg", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 

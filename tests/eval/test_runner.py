@@ -6,6 +6,7 @@ import torch
 from compressai_gen.codecs import CLASSICAL_CODECS, Encoded
 from compressai_gen.data import ImageDataset, load_dataset, read_image, write_image
 from compressai_gen.errors import CodecError
+from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.metrics import ReferenceMetrics
 
@@ -84,9 +85,9 @@ def test_one_picture_at_a_time(dataset, monkeypatch):
     assert max(most) == 1
 
 
-def test_reconstructions_are_what_was_measured(dataset, tmp_path):
+def test_kept_pictures_are_what_was_measured(dataset, tmp_path):
     folder = tmp_path / "out"
-    _measure([Job(Halving(), (2,))], dataset, reconstructions=folder)
+    _measure([Job(Halving(), (2,))], dataset, pictures=KeptPictures(folder))
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")) == [
         "halving-q2/0.png",
         "halving-q2/1.png",

@@ -4,6 +4,7 @@ import torch
 
 from compressai_gen.codecs import Encoded
 from compressai_gen.data import load_dataset, write_image
+from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
 from compressai_gen.metrics import ReferenceMetrics
@@ -38,9 +39,9 @@ def dataset(tmp_path):
     return load_dataset(tmp_path / "set")
 
 
-def run(codec, dataset, path, metrics=("psnr",)):
+def run(codec, dataset, path, metrics=("psnr",), pictures=None):
     store = RowStore(path, list(metrics), "cpu")
-    return measure([Job(codec, (1, 2))], dataset, ReferenceMetrics(metrics), progress=False, store=store)
+    return measure([Job(codec, (1, 2))], dataset, ReferenceMetrics(metrics), pictures, progress=False, store=store)
 
 
 def figures(table):
@@ -85,3 +86,26 @@ def test_whatever_decides_a_figure_is_noticed(dataset, tmp_path, change):
         write_image(torch.zeros(3, 4, 6, dtype=torch.uint8), dataset.paths[0])
     run(codec, dataset, path, ("psnr", "ms_ssim") if change == "metrics" else ("psnr",))
     assert codec.calls > 2
+
+
+def test_row_without_its_picture_is_decoded_again_only_if_pictures_are_asked_for(dataset, tmp_path):
+    path, pictures = tmp_path / "rows", KeptPictures(tmp_path / "pictures", {"0", "2"})
+    first = run(Versioned(), dataset, path, pictures=pictures)
+    assert len(list(pictures.folder.rglob("*.png"))) == 4
+    run(Versioned(limit=0), dataset, path, pictures=pictures)
+
+    pictures.path("versioned", 2, "2").unlink()
+    run(Versioned(limit=0), dataset, path)
+    codec = Versioned()
+    pd.testing.assert_frame_equal(figures(run(codec, dataset, path, pictures=pictures)), figures(first))
+    assert codec.calls == 2  # one warm-up, one measured
+    assert pictures.path("versioned", 2, "2").exists()
+
+
+def test_picture_of_another_version_is_decoded_again(dataset, tmp_path):
+    path, pictures = tmp_path / "rows", KeptPictures(tmp_path / "pictures")
+    run(Versioned("1"), dataset, path, pictures=pictures)
+    run(Versioned("2"), dataset, path)
+    codec = Versioned("2")
+    run(codec, dataset, path, pictures=pictures)
+    assert codec.calls == 2 + 6  # two warm-ups

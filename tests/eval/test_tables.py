@@ -51,6 +51,36 @@ def test_further_metrics_follow_the_default_ones():
     assert tables.summarize(images)["lpips_vgg"].tolist() == [0.5] * 4
 
 
+def _of_set(patches, codec="mine"):
+    """FID and KID of the four qualities."""
+    rows = [(codec, quality, 40.0 - quality, 0.01, patches) for quality in reversed(range(4))]
+    return pd.DataFrame(rows, columns=["codec", "quality", "fid", "kid", "n_patches"])
+
+
+def test_figures_of_the_set_stand_among_the_metrics_of_their_row():
+    summary = tables.summarize(_measured(), _of_set(2000))
+    assert list(summary.columns) == [*SUMMARY_COLUMNS[:7], "fid", "kid", *SUMMARY_COLUMNS[7:10], "n_patches", "source"]
+    assert summary["fid"].tolist() == [40, 39, 38, 37]
+
+
+def test_only_enough_patches_are_compared_with_published_figures():
+    for patches in (999, 1000):
+        summary = tables.summarize(_measured(), _of_set(patches))
+        published = tables.published_summary("clic2020", summary)
+        assert published["fid"].notna().any() == published["kid"].notna().any() == (patches == 1000)
+        assert published["psnr"].notna().any()
+        assert tables.few_patches(summary) == (999 if patches == 999 else None)
+    assert tables.few_patches(tables.summarize(_measured())) is None
+
+
+def test_bd_rate_of_a_figure_of_the_set_has_no_interval():
+    images = pd.concat([_measured(), _measured("avif")])
+    summary = tables.summarize(images, pd.concat([_of_set(2000), _of_set(2000, "avif")]))
+    row = tables.bd_rates(summary, images).set_index("metric").loc["fid"]
+    assert row["bd_rate_percent"] == pytest.approx(0)
+    assert row[["low", "high"]].isna().all()
+
+
 def test_mean_is_undefined_where_one_image_is():
     images = _measured()
     images.loc[0, "psnr"] = math.nan
@@ -58,18 +88,18 @@ def test_mean_is_undefined_where_one_image_is():
 
 
 def test_published_rows_fit_the_summary():
-    published = tables.published_summary("kodak", SUMMARY_COLUMNS)
+    published = tables.published_summary("kodak", tables.summarize(_measured()))
     assert list(published.columns) == SUMMARY_COLUMNS
     assert (published["source"] == "published").all()
     assert published["encode_s"].isna().all()
     assert "VTM [diffeic]" in set(published["codec"])
-    assert tables.published_summary("samples", SUMMARY_COLUMNS).empty
+    assert tables.published_summary("samples", tables.summarize(_measured())).empty
 
 
 def test_bd_rates_against_measured_avif():
     images = pd.concat([_measured(), _measured("avif", gain=-1), _measured("webp", gain=-2)])
     summary = tables.summarize(images)
-    summary = pd.concat([summary, tables.published_summary("kodak", summary.columns)])
+    summary = pd.concat([summary, tables.published_summary("kodak", summary)])
     deltas = tables.bd_rates(summary, images, ["webp"])
     assert list(deltas.columns)[:5] == ["codec", "anchor", "metric", "bd_rate_percent", "overlap"]
     assert (deltas["anchor"] == "avif").all()
@@ -89,15 +119,22 @@ def test_anchor_is_published_vtm_then_the_first_baseline():
     summary = tables.summarize(images)
     assert set(tables.bd_rates(summary, images, ["jpeg"])["anchor"]) == {"jpeg"}
     assert tables.bd_rates(summary, images).empty
-    with_published = pd.concat([summary, tables.published_summary("kodak", summary.columns)])
+    with_published = pd.concat([summary, tables.published_summary("kodak", summary)])
     assert set(_anchors(_measured())) == {"VTM [diffeic]"}  # the VTM curve of low rates
     assert _anchors(_measured(gain=8))["psnr"] == "VTM [compressai]"  # the one of high rates
     assert set(tables.bd_rates(with_published, images, ["jpeg"])["codec"]) >= {"mine", "jpeg", "DiffEIC"}
 
 
+def test_chosen_anchor_wins():
+    images = pd.concat([_measured(), _measured("avif", gain=-1), _measured("webp", gain=-2)])
+    deltas = tables.bd_rates(tables.summarize(images), images, anchor="webp")
+    assert set(deltas["anchor"]) == {"webp"}
+    assert set(deltas["codec"]) == {"mine", "avif"}
+
+
 def _anchors(images):
     summary = tables.summarize(images)
-    with_published = pd.concat([summary, tables.published_summary("kodak", summary.columns)])
+    with_published = pd.concat([summary, tables.published_summary("kodak", summary)])
     deltas = tables.bd_rates(with_published, images)
     return deltas[deltas["codec"] == "mine"].set_index("metric")["anchor"]
 
@@ -105,7 +142,7 @@ def _anchors(images):
 def test_interval_of_a_codec_against_a_published_anchor():
     images = _measured()
     summary = tables.summarize(images)
-    with_published = pd.concat([summary, tables.published_summary("kodak", summary.columns)])
+    with_published = pd.concat([summary, tables.published_summary("kodak", summary)])
     row = tables.bd_rates(with_published, images).set_index(["codec", "metric"]).loc[("mine", "psnr")]
     assert row["low"] < row["bd_rate_percent"] < row["high"]
 

@@ -10,9 +10,10 @@ import torch
 from compressai.utils.plot.__main__ import setup_args as plot_parser
 
 import compressai_gen  # noqa: F401  (registers the models that eval_model's parser lists)
-from compressai_gen.codecs import Codec
 from compressai_gen.data import known_datasets, load_dataset, write_image
+from compressai_gen.eval import compare
 from compressai_gen.eval.cli import build_parser
+from compressai_gen.leaderboard.cli import build_parser as leaderboard_parser
 from compressai_gen.train.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,10 @@ def test_quick_start_is_one_line_from_nothing(name):
 def test_commands_of_our_programs_parse():
     evaluations = [build_parser().parse_args(arguments) for arguments in _arguments("compressai_gen.eval")]
     assert {evaluation.dataset for evaluation in evaluations} == {"samples", "kodak"} <= set(known_datasets())
+    submissions = [leaderboard_parser().parse_args(call) for call in _arguments("compressai_gen.leaderboard")]
+    assert {submission.command for submission in submissions} == {"pack", "verify", "rank"}
+    comparisons = [compare.build_parser().parse_args(arguments) for arguments in _arguments(compare.__name__)]
+    assert comparisons
     trainings = _arguments("compressai_gen.train")
     assert trainings
     assert all(load_recipe(recipe) for recipe, *_ in trainings)
@@ -94,15 +99,3 @@ def test_python_examples_run(tmp_path, monkeypatch):
     assert (tmp_path / "photo.mridc").stat().st_size > 4
     _run_block("torch.save")
     assert int(torch.load(tmp_path / "cgdm.pth", weights_only=True)["quality"]) == 2
-
-
-def test_codec_example_is_a_codec():
-    image = load_dataset("samples", limit=1)[0]
-    codec = _run_block("class Posterize")["Posterize"]()
-    assert isinstance(codec, Codec)
-    coded = [codec.encode(image, quality) for quality in codec.qualities]
-    assert coded[0].n_bytes < coded[-1].n_bytes
-    for encoded, quality in zip(coded, codec.qualities, strict=True):
-        decoded = codec.decode(encoded)
-        assert decoded.dtype == torch.uint8
-        assert (image - decoded).max() < 2 ** (8 - quality)

@@ -66,6 +66,8 @@ def test_wheel_carries_what_is_used_and_nothing_else(wheel):
     resources = "compressai_gen/resources"
     assert f"{resources}/zoo/manifest.json" in names
     assert f"{resources}/eval/protocol.md" in names
+    assert "compressai_gen/leaderboard/page.html.jinja" in names
+    assert {f"compressai_gen/eval/templates/report.{kind}" for kind in ("html", "css", "js")} <= set(names)
     manifest = json.loads((ROOT / "zoo/manifest.json").read_text(encoding="utf-8"))
     for entry in manifest.values():
         assert {f"{resources}/zoo/{entry[key]}" for key in ("file", "card", "record")} <= set(names)

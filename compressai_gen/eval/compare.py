@@ -1,0 +1,220 @@
+"""A figure of crops at matched bytes: ``python -m compressai_gen.eval.compare cgdm avif --dataset kodak --bpp 0.1``.
+
+A row per image: the original, then each codec at the quality whose bytes are nearest to the target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from compressai_gen.codecs import Codec, LearnedCodec, find_codec
+from compressai_gen.data import ImageDataset, load_dataset
+from compressai_gen.errors import CodecError, CompressaiGenError, DatasetError, ImageError
+from compressai_gen.eval.plots import STYLE
+from compressai_gen.files import replacing
+from compressai_gen.metrics import METRICS, ReferenceMetrics
+from compressai_gen.models.base import DecoderOptions
+from compressai_gen.programs import exit_status
+
+__all__ = ["build_parser", "compare", "comparison_figure", "detailed_crop", "main", "nearest_quality", "parse_codec"]
+
+_METRICS = ("lpips", "dists")
+_STRIDE = 8  # pixels between the crops that are tried
+_SIDE, _GAP, _LABEL = 1.7, 0.05, 0.42  # inches: of a crop, beside and below it
+_MIN_DPI = 150
+
+
+class Panel(NamedTuple):
+    """One crop of the figure: uint8 of shape (3, size, size), and the lines below it."""
+
+    crop: Tensor
+    label: str
+
+
+def parse_codec(text: str, device: str | torch.device = "cpu") -> Codec:
+    """Return the codec of ``name`` or ``name:option=value,…``, the options being the decoder's of one of our models.
+
+    Raises:
+        CodecError: the codec is unknown or has no such option.
+    """
+    name, _, settings = text.partition(":")
+    codec = find_codec(name, device)
+    if not settings:
+        return codec
+    known = ", ".join(field.name for field in fields(DecoderOptions))
+    try:
+        pairs = [setting.split("=") for setting in settings.split(",")]
+        options = {key.strip(): ast.literal_eval(value) for key, value in pairs}
+        DecoderOptions(**options)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise CodecError(f"'{text}' has no decoder options; write {name}:option=value,… with {known}") from error
+    if not isinstance(codec, LearnedCodec):
+        raise CodecError(f"{name} has no decoder options; only the models of this package have")
+    return codec.variant(text, ({}, options))
+
+
+def nearest_quality(codec: Codec, image: Tensor, bpp: float, metrics: ReferenceMetrics) -> tuple[Tensor, str]:
+    """Encode at every quality, and decode the one whose bytes are nearest to a rate.
+
+    Args:
+        codec: what codes.
+        image: uint8 of shape (3, H, W).
+        bpp: the rate in bits per pixel.
+        metrics: with `image` as its original.
+
+    Returns:
+        The reconstruction, of the shape of the image, and a label with quality, rate and metrics.
+    """
+    pixels = image.shape[1] * image.shape[2]
+    encoded = {quality: codec.encode(image, quality) for quality in codec.qualities}
+    quality = min(encoded, key=lambda q: abs(8 * encoded[q].n_bytes / pixels - bpp))
+    decoded = codec.decode(encoded[quality], quality)
+    figures = [f"{METRICS[name].label.split()[0]} {value:.3f}" for name, value in metrics.measure(decoded).items()]
+    rate = 8 * encoded[quality].n_bytes / pixels
+    return decoded, "\n".join([f"{codec.name}, quality {quality}", f"{rate:.4f} bpp", "  ".join(figures)])
+
+
+def detailed_crop(image: Tensor, size: int) -> tuple[int, int]:
+    """Return left and top of the square crop with the largest mean gradient; the same image gives the same crop.
+
+    Args:
+        image: uint8 of shape (3, H, W).
+        size: of the crop, at most H and W.
+    """
+    grey = image.double().mean(dim=0)
+    gradient = F.pad(grey.diff(dim=0).abs(), (0, 0, 0, 1)) + F.pad(grey.diff(dim=1).abs(), (0, 1))
+    means = F.avg_pool2d(gradient[None], size, _STRIDE)[0]
+    top, left = divmod(int(means.argmax()), means.shape[1])
+    return left * _STRIDE, top * _STRIDE
+
+
+def comparison_figure(rows: Sequence[Sequence[Panel]]) -> Figure:
+    """Lay rows of equally many panels out, so that a crop's pixel is a square of whole pixels of the file."""
+    size = rows[0][0].crop.shape[1]
+    side = size * max(2, math.ceil(_MIN_DPI * _SIDE / size))
+    dpi = side / _SIDE
+    gap, label = round(_GAP * dpi), round(_LABEL * dpi)
+    width, height = len(rows[0]) * (side + gap), len(rows) * (side + label)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
+        for i, panels in enumerate(rows):
+            for j, panel in enumerate(panels):
+                left, bottom = j * (side + gap), height - i * (side + label) - side
+                axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+                axes.imshow(panel.crop.permute(1, 2, 0).numpy(), interpolation="nearest")
+                axes.set_axis_off()
+                axes.text(0, -0.02, panel.label, transform=axes.transAxes, va="top", fontsize=6.5)
+    return figure
+
+
+def compare(
+    codecs: Sequence[Codec],
+    dataset: ImageDataset,
+    corners: Sequence[tuple[int, int]] | None,
+    size: int,
+    bpp: float,
+    metrics: ReferenceMetrics,
+    output: Path,
+) -> None:
+    """Code the images of a dataset and write the figure.
+
+    Args:
+        codecs: a column each.
+        dataset: a row each.
+        corners: left and top of each image's crop; None: the most detailed ones.
+        size: of the crops in pixels.
+        bpp: the target rate.
+        metrics: measured on whole images.
+        output: a PNG file.
+
+    Raises:
+        ImageError: a crop does not lie in its image.
+    """
+    rows = []
+    with tqdm(total=len(dataset) * len(codecs), unit="image") as bar:
+        for index, (name, image) in enumerate(dataset):
+            if min(image.shape[1:]) < size:
+                raise ImageError(f"{name} is smaller than the crops of {size} pixels; choose a smaller --size")
+            left, top = detailed_crop(image, size) if corners is None else corners[index]
+            if not (0 <= left <= image.shape[2] - size and 0 <= top <= image.shape[1] - size):
+                raise ImageError(f"the crop of {size} pixels at {left},{top} does not lie in {name}")
+            crop = (slice(None), slice(top, top + size), slice(left, left + size))
+            metrics.set_original(image)
+            panels = [Panel(image[crop], f"{name}\noriginal")]
+            for codec in codecs:
+                bar.set_postfix_str(f"{name} {codec.name}")
+                decoded, label = nearest_quality(codec, image, bpp, metrics)
+                panels.append(Panel(decoded[crop], label))
+                bar.update()
+            rows.append(panels)
+    figure = comparison_figure(rows)
+    with replacing(output) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = argparse.ArgumentParser(
+        "python -m compressai_gen.eval.compare", description="Write a figure of crops at matched bytes."
+    )
+    add = parser.add_argument
+    add("codecs", nargs="+", metavar="CODEC", help="name, or name:option=value,… of the decoder, as cgdm:steps=0")
+    add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
+    add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
+    add("--images", nargs="+", metavar="NAME", help="images of it (default: the first three)")
+    add("--crops", nargs="+", type=_corner, metavar="LEFT,TOP", help="one per image (default: the most detailed)")
+    add("--size", type=int, default=192, help="of the crops in pixels (default: %(default)s)")
+    add("--bpp", type=float, default=0.1, help="rate that each codec's quality is chosen for (default: %(default)s)")
+    add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
+    add("--output", type=Path, metavar="PNG", help="default: results/<dataset>/comparison.png")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
+    args = build_parser().parse_args(argv)
+    return exit_status(lambda: _run(args), "interrupted; nothing was written")
+
+
+def _corner(text: str) -> tuple[int, int]:
+    left, top = text.split(",")
+    return int(left), int(top)
+
+
+def _run(args: argparse.Namespace) -> None:
+    codecs = [parse_codec(text, args.device) for text in args.codecs]
+    dataset = load_dataset(args.dataset, args.data_root)
+    names = args.images or dataset.image_names[:3]
+    unknown = [name for name in names if name not in dataset.image_names]
+    if unknown:
+        raise DatasetError(f"{dataset.name} has no image {', '.join(unknown)}; it has {', '.join(dataset.image_names)}")
+    if args.crops and len(args.crops) != len(names):
+        raise CompressaiGenError(f"--crops wants a corner for each image: {len(names)}, not {len(args.crops)}")
+    if args.size < _STRIDE or not args.bpp > 0:
+        raise CompressaiGenError(f"--size is at least {_STRIDE} and --bpp above 0, not {args.size} and {args.bpp}")
+    paths = dict(zip(dataset.image_names, dataset.paths, strict=True))
+    chosen = replace(dataset, image_names=tuple(names), paths=tuple(paths[name] for name in names))
+    metrics = ReferenceMetrics(
+        _METRICS, args.device, on_missing=lambda error: print(f"metric skipped: {error}", file=sys.stderr)
+    )
+    output = args.output or Path("results") / dataset.name / "comparison.png"
+    compare(codecs, chosen, args.crops, args.size, args.bpp, metrics, output)
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+import pytest
+import torch
+from PIL import Image
+
+from compressai_gen.codecs import CLASSICAL_CODECS, LearnedCodec, registry
+from compressai_gen.data import read_image, write_image
+from compressai_gen.errors import CodecError
+from compressai_gen.eval import compare
+from compressai_gen.metrics import ReferenceMetrics
+
+
+@pytest.fixture
+def image(photograph):
+    return (photograph(96, 128)[0] * 255).round().byte()
+
+
+def test_quality_with_the_nearest_bytes(image):
+    codec, metrics = CLASSICAL_CODECS["jpeg"], ReferenceMetrics(["psnr"])
+    metrics.set_original(image)
+    pixels = 96 * 128
+    for quality in codec.qualities:
+        encoded = codec.encode(image, quality)
+        bpp = 8 * encoded.n_bytes / pixels
+        decoded, label = compare.nearest_quality(codec, image, bpp + 1e-3, metrics)
+        assert torch.equal(decoded, codec.decode(encoded))
+        assert label.splitlines()[:2] == [f"jpeg, quality {quality}", f"{bpp:.4f} bpp"]
+        assert label.splitlines()[2].startswith("PSNR ")
+
+
+def test_crop_is_where_the_detail_is():
+    image = torch.full((3, 96, 128), 90, dtype=torch.uint8)
+    image[:, 40:72, 64:96] = torch.arange(32).remainder(2).mul(200).byte()
+    assert compare.detailed_crop(image, 32) == (64, 40)
+    assert compare.detailed_crop(image, 96)[1] == 0
+
+
+def test_crops_are_magnified_exactly(image, tmp_path):
+    panels = [compare.Panel(image[:, :64, :64], "one"), compare.Panel(image[:, 32:96, 64:128], "two")]
+    figure = compare.comparison_figure([panels, panels])
+    figure.savefig(tmp_path / "figure.png")
+    drawn = read_image(tmp_path / "figure.png")
+    zoom = round(figure.dpi * 1.7 / 64)
+    assert zoom >= 2
+    for offset in (0, zoom - 1):
+        assert torch.equal(drawn[:, : 64 * zoom, : 64 * zoom][:, offset::zoom, offset::zoom], panels[0].crop)
+
+
+def test_figure_of_a_decoder_variant(image, tmp_path, monkeypatch, capsys):
+    """A model whose `steps` decide the brightness: both variants are columns of the figure."""
+
+    class Model(torch.nn.Module):
+        def compress(self, x):
+            self.shape = x.shape
+            return {"strings": [[b"abc"]], "shape": tuple(x.shape[2:])}
+
+        def decompress(self, strings, shape, steps=1):
+            return {"x_hat": torch.full((1, 3, *shape), float(steps))}
+
+    monkeypatch.setattr(registry, "our_models", lambda: {"toy": (1,)})
+    monkeypatch.setattr(registry, "_zoo_codec", lambda *args: LearnedCodec("toy", (1,), lambda quality: Model()))
+    monkeypatch.setattr(compare, "_METRICS", ("psnr",))
+    (tmp_path / "set").mkdir()
+    write_image(image, tmp_path / "set/a.png")
+    options = ["--dataset", str(tmp_path / "set"), "--size", "64"]
+    argv = ["toy", "toy:steps=0", "webp", *options, "--crops", "5,7", "--output", str(tmp_path / "out.png")]
+    assert compare.main(argv) == 0
+    with Image.open(tmp_path / "out.png") as file:
+        pixels = file.convert("L")
+    column = pixels.width // 4
+    assert pixels.getpixel((column + 40, 40)) == 255
+    assert pixels.getpixel((2 * column + 40, 40)) == 0
+
+    for arguments, message in (
+        (["toy:stepz=0"], "no decoder options"),
+        (["webp:steps=0"], "only the models of this package"),
+        (["webp", "--images", "b"], "has no image b"),
+        (["webp", "--crops", "100,7"], "does not lie in a"),
+        (["webp", "--size", "97"], "smaller --size"),
+        (["webp", "--crops", "1,1", "2,2"], "a corner for each image"),
+    ):
+        assert compare.main([arguments[0], *options, *arguments[1:], "--output", str(tmp_path / "no.png")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_variant_shares_the_models():
+    loaded = []
+    codec = LearnedCodec("toy", (1, 2), lambda quality: loaded.append(quality) or torch.nn.Module(), version="1")
+    variant = codec.variant("toy base", ({}, {"steps": 0}))
+    assert variant.model(2) is codec.model(2)
+    assert loaded == [2]
+    assert variant.version != codec.version
+
+
+def test_unknown_codec_is_told():
+    with pytest.raises(CodecError, match="unknown codec"):
+        compare.parse_codec("nothing:steps=0")
