@@ -80,6 +80,13 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
             f"plots are in `results/{results.name}`.",
             markdown_table(rows.round(4)),
         ]
+        ablation = results.parent / "ablation" / f"{name}.csv"
+        if ablation.is_file():
+            parts += [
+                "## What the parts are worth",
+                f"The same weights with parts switched off: `python -m compressai_gen.eval.ablation {name}`.",
+                markdown_table(pd.read_csv(ablation).round(4)),
+            ]
     parts += [
         "## Limits",
         "Trained on few photographs for a short time on a CPU: text, faces and fine regular texture suffer first. At "

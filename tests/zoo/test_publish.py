@@ -59,12 +59,15 @@ def test_card_says_what_was_measured_and_how_it_was_trained(empty_zoo, run, tmp_
     results = tmp_path / "kodak"
     results.mkdir()
     (results / "summary.csv").write_text(SUMMARY)
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "mridc.csv").write_text("variant,quality,bpp\nno mask,2,0.5\n")
     assert publish.main([str(run), "--results", str(results)]) == 0
     card = (empty_zoo / "mridc.md").read_text(encoding="utf-8")
     manifest = json.loads((empty_zoo / "manifest.json").read_text())
     for part in (manifest["mridc"]["sha256"], "mridc-tiny", "Seed 7", "holiday pictures", "on a toaster", "0.0125"):
         assert part in card
     assert "| 1 | 0.0123 | 21.5 |" in card
+    assert "| no mask | 2 | 0.5 |" in card
     assert "jpeg" not in card
 
 
