@@ -70,9 +70,7 @@ def test_classical_and_ours_are_found():
 
 @pytest.mark.parametrize(("name", "close"), [("cdgm", "cgdm"), ("AVIF", "avif"), ("mridc2", "mridc")])
 def test_unknown_codec_gets_a_hint_and_the_list(name, close):
-    with pytest.raises(
-        CodecError, match=rf"Did you mean '{close}'.*cgdm, mridc, jpeg, jpeg2000, webp, avif, jxl, bmshj2018"
-    ):
+    with pytest.raises(CodecError, match=rf"Did you mean '{close}'.*cgdm, mridc, jpeg, jpeg2000, webp"):
         find_codec(name)
 
 
