@@ -14,7 +14,7 @@ import pandas as pd
 
 from compressai_gen.errors import CompressaiGenError
 
-__all__ = ["file_name", "markdown_table", "replacing", "write_json", "write_table"]
+__all__ = ["escape_markdown", "file_name", "markdown_table", "replacing", "write_json", "write_table"]
 
 
 @contextmanager
@@ -48,6 +48,11 @@ def markdown_table(table: pd.DataFrame) -> str:
     """Return a table as Markdown; its cells are taken as Markdown, too."""
     rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def escape_markdown(text: str) -> str:
+    """Return Markdown that shows the text, whatever it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", text)
 
 
 def write_json(data: Any, path: str | Path) -> None:

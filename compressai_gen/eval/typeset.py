@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from compressai_gen.files import replacing
+from compressai_gen.files import escape_markdown, markdown_table, replacing
 from compressai_gen.metrics import FIGURES, MIN_OVERLAP
 
 __all__ = ["anchor_names", "digits", "figure_columns", "format_figure", "heading", "metric_columns", "write_typeset"]
@@ -62,11 +62,7 @@ def _escape_latex(text: str) -> str:
     return "".join(_LATEX_ESCAPES.get(character, character) for character in text)
 
 
-def _escape_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
-
-
-_MARKDOWN = _Markup(_escape_markdown, "{}", "**{}**", " ± ", r"\*", "↑", "↓", "∞")
+_MARKDOWN = _Markup(escape_markdown, "{}", "**{}**", " ± ", r"\*", "↑", "↓", "∞")
 _LATEX = _Markup(_escape_latex, "${}$", r"\mathbf{{{}}}", r" \pm ", "^{*}", r"$\uparrow$", r"$\downarrow$", r"\infty")
 
 
@@ -197,8 +193,7 @@ def _heading(column: str, markup: _Markup) -> str:
 def _to_markdown(table: pd.DataFrame, note: str) -> str:
     if table.columns.nlevels > 1:
         table = table.set_axis([": ".join(filter(None, levels)) for levels in table.columns], axis=1)
-    rows: Sequence[Sequence[str]] = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{_escape_markdown(note)}\n"
+    return f"{markdown_table(table)}\n\n{escape_markdown(note)}\n"
 
 
 def _to_latex(table: pd.DataFrame, note: str, label: str, is_long: bool) -> str:

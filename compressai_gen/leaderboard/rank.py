@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from compressai_gen.errors import SubmissionError
 from compressai_gen.eval import tables
 from compressai_gen.eval.plots import plottable, rate_plot, render_plot
 from compressai_gen.eval.store import PROTOCOL_VERSION
-from compressai_gen.files import file_name, markdown_table, replacing, write_table
+from compressai_gen.files import escape_markdown, file_name, markdown_table, replacing, write_table
 from compressai_gen.leaderboard.submission import Submission, read_submission
 from compressai_gen.leaderboard.verify import Record, read_record, record_path
 from compressai_gen.metrics import METRICS, MIN_OVERLAP
@@ -157,16 +156,11 @@ def _markdown(entries: dict[str, _Entry], dataset: str, standings: pd.DataFrame)
     for i, row in standings.iterrows():
         card = entries[row["codec"]].submission.card if row["codec"] in entries else {"title": "", "author": ""}
         texts = [row["codec"], card["title"], card["author"], row["source"], *(rates[metric][i] for metric in rates)]
-        rows.append([_escaped(text) for text in (*texts, _seconds(row["encode_s"]), _seconds(row["decode_s"]))])
+        rows.append([escape_markdown(text) for text in (*texts, _seconds(row["encode_s"]), _seconds(row["decode_s"]))])
     columns = ["codec", "title", "author", "source", *rates, "encode_s", "decode_s"]
     table = markdown_table(pd.DataFrame(rows, columns=columns))
-    head = f"# Leaderboard on {_escaped(dataset)}\n\nAnchor: {_escaped(_anchor_text(standings))}. {_escaped(NOTE)}"
-    return f"{head}\n\n{table}\n"
-
-
-def _escaped(text: str) -> str:
-    """As Markdown that shows the text, whatever it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", text)
+    note = escape_markdown(f"Anchor: {_anchor_text(standings)}. {NOTE}")
+    return f"# Leaderboard on {escape_markdown(dataset)}\n\n{note}\n\n{table}\n"
 
 
 def _page(
