@@ -40,9 +40,8 @@ class Distortion(nn.Module):
 
     def forward(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted distortion of each image (N,) and the mean of each part."""
-        mse = (x_hat.float() - x).square().mean(dim=(1, 2, 3))
-        perceptual = self.lpips(x_hat, x, normalize=True).float().flatten()
-        logs = {"psnr": (-10 * mse.detach().clamp_min(1e-10).log10()).mean(), "lpips": perceptual.detach().mean()}
+        mse, perceptual = self._errors(x_hat, x)
+        logs = _figures(mse, perceptual)
         loss = self.weights[0] * mse + self.weights[1] * perceptual
         if self.dists is not None:
             texture = _dists(self.dists, x_hat[: self.dists_images].clamp(0, 1), x[: self.dists_images])
@@ -50,6 +49,19 @@ class Distortion(nn.Module):
             loss = loss + self.weights[2] * texture
             logs["dists"] = texture.detach()
         return loss, logs
+
+    @torch.no_grad()
+    def figures(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Returns mean PSNR and LPIPS, to log of pictures that are compared with."""
+        return _figures(*self._errors(x_hat, x))
+
+    def _errors(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        mse = (x_hat.float() - x).square().mean(dim=(1, 2, 3))
+        return mse, self.lpips(x_hat, x, normalize=True).float().flatten()
+
+
+def _figures(mse: Tensor, perceptual: Tensor) -> dict[str, Tensor]:
+    return {"psnr": (-10 * mse.detach().clamp_min(1e-10).log10()).mean(), "lpips": perceptual.detach().mean()}
 
 
 class _Moments(torch.autograd.Function):
@@ -276,7 +288,7 @@ class DiffusionObjective(Objective):
         distortion, logs = self.distortion(out["x_hat"], x)
         drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
         loss = (distortion + self.consistency_weight * drift).mean()
-        logs["base_psnr"] = (-10 * (out["x_base"] - x).square().mean(dim=(1, 2, 3)).log10()).mean()
+        logs |= {f"base_{name}": value for name, value in self.distortion.figures(out["x_base"], x).items()}
         if out["likelihoods"]:
             bpp = (_bits(out["likelihoods"]) / math.prod(x.shape[2:])).mean()
             loss = loss + self.syntax_weight * (bpp - self.syntax_bpp).clamp_min(0)
