@@ -5,8 +5,9 @@ import compressai.zoo.image
 
 from compressai_gen import models, zoo
 from compressai_gen._version import __version__
+from compressai_gen.coding import decode, encode
 
-__all__ = ["__version__", "models", "zoo"]
+__all__ = ["__version__", "decode", "encode", "models", "zoo"]
 
 # CompressAI's tools find models in these two dictionaries; its registry knows them by @register_model.
 compressai.zoo.image_models.update(zoo.MODELS)

@@ -3,61 +3,122 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from compressai_gen.errors import ImageError
 
-__all__ = ["IMAGE_SUFFIXES", "list_images", "pixel_hash", "read_image", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "list_images", "pixel_hash", "read_image", "rgb_tensor", "to_pil", "write_image"]
 
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(source: str | Path | BinaryIO, to_srgb: bool = False, max_pixels: int | None = None) -> Tensor:
     """Read an image file as RGB.
 
     The picture is turned as its EXIF orientation says. 16-bit samples are reduced to their high byte, grey is repeated
-    in three channels, palettes and CMYK are converted by Pillow, transparent pixels are laid over white. Colour
-    profiles are not applied: the samples are taken as sRGB. Of a file with several frames the first is read.
+    in three channels, palettes and CMYK are converted by Pillow, transparent pixels are laid over white. Of a file with
+    several frames the first is read.
+
+    Args:
+        source: path, or an open binary file.
+        to_srgb: convert from the file's ICC profile, if it has one. Benchmarks take samples as they are.
+        max_pixels: larger pictures are refused before they are read; by default Pillow's own limit holds.
 
     Returns:
         uint8 tensor of shape (3, H, W).
 
     Raises:
-        ImageError: the file is missing, is not an image, is damaged, or holds 32-bit samples of unknown range.
+        ImageError: the file is missing, is not an image, is damaged, too large, or holds 32-bit samples of unknown
+            range.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path}: the file is empty")
+    name = source if isinstance(source, str | Path) else getattr(source, "name", "standard input")
+    if isinstance(source, str | Path):
+        source = Path(source)
+        if not source.is_file():
+            raise ImageError(f"{name}: no such file")
+        if source.stat().st_size == 0:
+            raise ImageError(f"{name}: the file is empty")
     try:
-        with Image.open(path) as file:
-            rgb = _to_rgb(ImageOps.exif_transpose(file))
+        with _pixel_limit(max_pixels), Image.open(source) as file:
+            return rgb_tensor(file, to_srgb)
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{name}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: the picture is too large ({error})") from error
     # Pillow's format readers raise errors of many kinds on damaged files; to the user they all mean the same.
     except Exception as error:
-        raise ImageError(f"{path}: not a readable image ({error})") from error
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+        raise ImageError(f"{name}: not a readable image ({error})") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255. The high byte is also what it keeps of 16-bit colour.
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ImageError("32-bit samples have no defined range; save the picture with 8 or 16 bits")
+@contextmanager
+def _pixel_limit(pixels: int | None) -> Iterator[None]:
+    before = Image.MAX_IMAGE_PIXELS
+    if pixels is not None:
+        # Pillow warns above its limit and refuses above twice that.
+        Image.MAX_IMAGE_PIXELS = pixels // 2
+    try:
+        with warnings.catch_warnings():
+            if pixels is not None:
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def rgb_tensor(image: Image.Image, to_srgb: bool = False) -> Tensor:
+    """Return a Pillow image, converted as :func:`read_image` says, as a uint8 tensor (3, H, W).
+
+    Raises:
+        ImageError: it has 32-bit samples of unknown range.
+    """
+    profile = image.info.get("icc_profile") if to_srgb else None
+    image = _to_8_bits(ImageOps.exif_transpose(image))
+    if profile:
+        image = _to_srgb(image, profile)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Convert colours; an image whose profile is damaged or does not fit its mode is left as it is."""
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    # A profile speaks of the samples without transparency, and palettes are of RGB.
+    plain = image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "LA" else "RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255. The high byte is also what it keeps of 16-bit colour.
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ImageError("32-bit samples have no defined range; save the picture with 8 or 16 bits")
+    return image
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Return a uint8 tensor of shape (3, H, W) as a Pillow image."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def write_image(image: Tensor, path: str | Path, texts: Mapping[str, str] | None = None) -> None:
@@ -65,7 +126,7 @@ def write_image(image: Tensor, path: str | Path, texts: Mapping[str, str] | None
     metadata = PngInfo()
     for key, text in (texts or {}).items():
         metadata.add_text(key, text)
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(path, format="PNG", pnginfo=metadata)
+    to_pil(image).save(path, format="PNG", pnginfo=metadata)
 
 
 def pixel_hash(image: Tensor) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from compressai_gen.errors import BitstreamError
 
-__all__ = ["HEADER_BYTES", "Stream", "pack", "unpack"]
+__all__ = ["HEADER_BYTES", "Stream", "codec_of", "pack", "quality_of", "unpack"]
 
 HEADER_BYTES = 4
 CODECS = {0xC1: "cgdm", 0xD1: "mridc"}
@@ -42,6 +42,22 @@ def pack(codec: str, stream: Stream, size: Sequence[int]) -> bytes:
     magic = next(byte for byte, name in CODECS.items() if name == codec)
     head = bytes((magic, stream.quality << 4 | stream.phase))
     return head + struct.pack(">H", _crc(head, stream.payload, size)) + stream.payload
+
+
+def codec_of(data: bytes) -> str:
+    """Returns the name of the codec that made a stream.
+
+    Raises:
+        BitstreamError: none of this version did.
+    """
+    if len(data) < HEADER_BYTES or data[0] not in CODECS:
+        raise BitstreamError("the stream is of no codec that this version knows: install a newer one")
+    return CODECS[data[0]]
+
+
+def quality_of(data: bytes) -> int:
+    """Returns the quality of a stream, from 0, as its header states it."""
+    return data[1] >> 4
 
 
 def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 from compressai.ans import RansDecoder
 from compressai.entropy_models import EntropyModel
 from torch import Tensor
 
-__all__ = ["flat_list", "open_stream", "tables"]
+__all__ = ["MeteredDecoder", "flat_list", "open_stream", "tables"]
+
+_PRECISION = 16
+_NIBBLE = 4
 
 
 def tables(model: EntropyModel) -> tuple[list, list, list]:
@@ -25,3 +29,28 @@ def open_stream(payload: bytes, n_symbols: int) -> RansDecoder:
     # The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say.
     decoder.set_stream(payload + bytes(4 * n_symbols + 64))
     return decoder
+
+
+class MeteredDecoder:
+    """Decodes as CompressAI's decoder does, and counts the bits of each call."""
+
+    def __init__(self, decoder: RansDecoder) -> None:
+        self._decoder = decoder
+        self.bits: list[float] = []
+
+    def decode_stream(
+        self, indexes: list[int], cdfs: list[list[int]], cdf_lengths: list[int], offsets: list[int]
+    ) -> list[int]:
+        """Returns the symbols."""
+        symbols = self._decoder.decode_stream(indexes, cdfs, cdf_lengths, offsets)
+        rows = np.array(indexes, dtype=np.int64)
+        values = np.array(symbols, dtype=np.int64) - np.array(offsets)[rows]
+        escape = np.array(cdf_lengths)[rows] - 2
+        escaped = (values < 0) | (values >= escape)
+        slots, table = np.where(escaped, escape, values), np.array(cdfs, dtype=np.int64)
+        bits = _PRECISION - np.log2(table[rows, slots + 1] - table[rows, slots])
+        # What a table does not hold follows it as a number of nibbles, and those.
+        rest = np.where(values < 0, -2 * values - 1, 2 * (values - escape))[escaped]
+        nibbles = sum(rest >> shift > 0 for shift in range(0, 64, _NIBBLE)) if len(rest) else rest
+        self.bits.append(float(bits.sum() + _NIBBLE * (nibbles + 1 + nibbles // 15).sum()))
+        return symbols

@@ -12,7 +12,7 @@ from torch import Tensor
 from compressai_gen.entropy.exact import Snap
 from compressai_gen.entropy.rans import open_stream
 
-__all__ = ["PRECISION", "TokenCoder", "TokenCost", "TokenDecoder", "TokenEncoder", "frequencies"]
+__all__ = ["PRECISION", "TokenCoder", "TokenCost", "TokenDecoder", "TokenEncoder", "TokenMeter", "frequencies"]
 
 PRECISION = 16
 """Bits of a probability in the range coder's tables."""
@@ -80,6 +80,20 @@ class TokenDecoder:
         if not len(table):
             return torch.zeros(0, dtype=torch.int64)
         return torch.tensor(self._coder.decode_stream(list(range(len(table))), *_cdfs(table)))
+
+
+class TokenMeter:
+    """Decodes as a :class:`TokenDecoder` does, and counts the bits."""
+
+    def __init__(self, decoder: TokenDecoder) -> None:
+        self._decoder = decoder
+        self.bits = 0.0
+
+    def __call__(self, tokens: Tensor | None, table: Tensor) -> Tensor:
+        """Decodes tokens (P,) by frequencies (P, K)."""
+        decoded = self._decoder(tokens, table)
+        self.bits += float((PRECISION - table.gather(1, decoded[:, None]).double().log2()).sum())
+        return decoded
 
 
 class TokenCost:

@@ -89,6 +89,10 @@ class GenerativeCodec(CompressionModel):
         """Decodes what :meth:`synthesize` needs of one image; ``shape`` is the padded image's (height, width)."""
 
     @abstractmethod
+    def symbol_bits(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> dict[str, float]:
+        """Bits of each kind of symbol in a payload, by name; arguments as of :meth:`decode_latent`."""
+
+    @abstractmethod
     def synthesize(
         self, decoded: Sequence[Any], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
     ) -> Tensor:
@@ -123,7 +127,12 @@ class GenerativeCodec(CompressionModel):
 
     @torch.no_grad()
     def compress(
-        self, x: Tensor, quality: int | None = None, online_steps: int = 0, progress: bool = False
+        self,
+        x: Tensor,
+        quality: int | None = None,
+        online_steps: int = 0,
+        progress: bool = False,
+        **options: Any,
     ) -> dict[str, Any]:
         """Compresses images.
 
@@ -133,10 +142,11 @@ class GenerativeCodec(CompressionModel):
             online_steps: gradient steps spent on each image's latent, for a stream of lower rate and distortion; Ctrl-C
                 ends them early.
             progress: whether to show a bar for them.
+            **options: of the codec's own encoder; see its :meth:`encoder_options`.
 
         Raises:
             ImageError: ``x`` is not a batch of RGB images.
-            CodecError: the quality is unknown, or the codec has no online optimization.
+            CodecError: the quality or an option is unknown, or the codec has no online optimization.
 
         Returns:
             ``strings``: a list of one list with the bytes of each image; ``shape``: (H, W).
@@ -146,7 +156,7 @@ class GenerativeCodec(CompressionModel):
         size = x.shape[-2:]
         padded = self.pad(x)
         with self.picture_precision():
-            latents = self.analyze(padded, q)
+            latents = self.analyze(padded, q, **self.encoder_options(x, **options))
         strings = [self._encode(latent, q_i, x_i, size) for latent, q_i, x_i in zip(latents, q, padded, strict=True)]
         if online_steps:
             for i, latent in enumerate(self.optimize_online(latents, padded, q, online_steps, progress)):
@@ -159,6 +169,12 @@ class GenerativeCodec(CompressionModel):
     def _encode(self, latent: Tensor, quality: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
         phase, payload = encode_at_safe_phase(lambda snap: self.encode_latent(latent, quality, snap, x[None]))
         return pack(self.name, Stream(int(quality), phase, payload), size)
+
+    def encoder_options(self, x: Tensor, **options: Any) -> dict[str, Any]:
+        """Checks a caller's options for images (N, 3, H, W); returns them as :meth:`analyze` takes them."""
+        if options:
+            raise CodecError(f"{self.name}'s encoder has no option {', '.join(options)}")
+        return {}
 
     def optimize_online(self, latents: Tensor, x: Tensor, quality: Tensor, steps: int, progress: bool) -> Tensor:
         """Returns latents of lower objective; arguments as :meth:`analyze` takes and returns them."""
@@ -187,17 +203,36 @@ class GenerativeCodec(CompressionModel):
         chosen = DecoderOptions(**options)
         if len(strings) != 1 or not strings[0]:
             raise BitstreamError(f"{self.name} has one list of strings, with a string per image, not {len(strings)}")
-        streams = [unpack(self.name, data, shape) for data in strings[0]]
+        streams = [self._unpack(data, shape) for data in strings[0]]
         height, width = shape
-        padded = tuple(n + _missing(n, self.multiple) for n in shape)
-        if any(s.quality >= self.n_qualities for s in streams):
-            raise BitstreamError(f"{self.name} has qualities 1 to {self.n_qualities}: the stream is of a newer version")
+        padded = self._padded(shape)
         q = torch.tensor([s.quality for s in streams], device=self.quality.device)
         decoded = [self.decode_latent(s.payload, padded, q_i, Snap(s.phase)) for s, q_i in zip(streams, q, strict=True)]
         with self.picture_precision():
             seeds = [s.checksum if chosen.seed is None else chosen.seed for s in streams]
             x_hat = self.synthesize(decoded, q, seeds, chosen)
         return {"x_hat": x_hat[..., :height, :width].float().clamp(0, 1)}
+
+    @torch.no_grad()
+    def stream_bits(self, string: bytes, shape: Sequence[int]) -> dict[str, float]:
+        """Decodes one image's symbols and returns how many bits each kind of them takes, by name.
+
+        Raises:
+            BitstreamError: as :meth:`decompress`.
+        """
+        self._check_updated()
+        stream = self._unpack(string, shape)
+        quality = torch.tensor(stream.quality, device=self.quality.device)
+        return self.symbol_bits(stream.payload, self._padded(shape), quality, Snap(stream.phase))
+
+    def _unpack(self, data: bytes, shape: Sequence[int]) -> Stream:
+        stream = unpack(self.name, data, shape)
+        if stream.quality >= self.n_qualities:
+            raise BitstreamError(f"{self.name} has qualities 1 to {self.n_qualities}: the stream is of a newer version")
+        return stream
+
+    def _padded(self, shape: Sequence[int]) -> tuple[int, int]:
+        return tuple(n + _missing(n, self.multiple) for n in shape)
 
     def picture_precision(self) -> contextlib.AbstractContextManager:
         """What transforms run in: bfloat16 where that is fast; in training it is the trainer who decides."""

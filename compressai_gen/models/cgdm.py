@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from compressai.ans import BufferedRansEncoder
+from compressai.ans import BufferedRansEncoder, RansDecoder
 from compressai.registry import register_model
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from compressai_gen.diffusion.guidance import REGION
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled, to_residual
 from compressai_gen.entropy.exact import Snap
 from compressai_gen.entropy.hyperprior import CheckerboardHyperprior
-from compressai_gen.entropy.rans import open_stream
+from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
@@ -196,11 +196,26 @@ class CGDM(GenerativeCodec):
 
     def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> _Decoded:
         """See :class:`GenerativeCodec`."""
-        latent_shape, regions = ((shape[0] // n, shape[1] // n) for n in (BLOCK, REGION))
-        n_symbols = self.latent_codec.n_symbols(latent_shape)
+        return self._decode(self._open(payload, shape), shape, quality, snap)
+
+    def symbol_bits(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> dict[str, float]:
+        """See :class:`GenerativeCodec`."""
+        meter = MeteredDecoder(self._open(payload, shape))
+        self._decode(meter, shape, quality, snap)
+        z, *y = meter.bits
+        syntax = {} if self.syntax is None else {"syntax": y.pop()}
+        return {"z": z, "y": sum(y)} | syntax
+
+    def _open(self, payload: bytes, shape: tuple[int, int]) -> RansDecoder:
+        n_symbols = self.latent_codec.n_symbols((shape[0] // BLOCK, shape[1] // BLOCK))
         if self.syntax is not None:
-            n_symbols += self.syntax.channels * regions[0] * regions[1]
-        decoder = open_stream(payload, n_symbols)
+            n_symbols += self.syntax.channels * (shape[0] // REGION) * (shape[1] // REGION)
+        return open_stream(payload, n_symbols)
+
+    def _decode(
+        self, decoder: RansDecoder | MeteredDecoder, shape: tuple[int, int], quality: Tensor, snap: Snap
+    ) -> _Decoded:
+        latent_shape, regions = ((shape[0] // n, shape[1] // n) for n in (BLOCK, REGION))
         y_hat = self.latent_codec.decompress(latent_shape, quality, snap, decoder)
         return _Decoded(y_hat, None if self.syntax is None else self.syntax.decompress(regions, decoder))
 

@@ -12,7 +12,7 @@ from compressai.registry import register_model
 from torch import Tensor, nn
 
 from compressai_gen.entropy.exact import Snap, in_float64
-from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, frequencies
+from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, TokenMeter, frequencies
 from compressai_gen.layers.masking import N_GROUPS, coding_groups, fill_unsent, grid_levels
 from compressai_gen.layers.prediction import TokenPredictor
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
@@ -104,8 +104,19 @@ class MRIDC(GenerativeCodec):
 
     def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Tensor:
         """See :class:`GenerativeCodec`; returns tokens (1, L, h, w)."""
+        levels, decoder = self._open(payload, shape, quality)
+        return self._walk(levels, snap, decoder, None)[None]
+
+    def symbol_bits(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> dict[str, float]:
+        """See :class:`GenerativeCodec`."""
+        levels, decoder = self._open(payload, shape, quality)
+        meter = TokenMeter(decoder)
+        self._walk(levels, snap, meter, None)
+        return {"tokens": meter.bits}
+
+    def _open(self, payload: bytes, shape: tuple[int, int], quality: Tensor) -> tuple[Tensor, TokenDecoder]:
         levels = self._levels(quality[None], (shape[0] // BLOCK, shape[1] // BLOCK))[0]
-        return self._walk(levels, snap, TokenDecoder(payload, int(levels.sum())), None)[None]
+        return levels, TokenDecoder(payload, int(levels.sum()))
 
     def synthesize(
         self, decoded: Sequence[Tensor], quality: Tensor, seeds: Sequence[int], options: DecoderOptions

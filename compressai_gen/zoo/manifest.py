@@ -15,7 +15,7 @@ import compressai_gen
 from compressai_gen import resources
 from compressai_gen.errors import ZooError
 
-__all__ = ["fingerprint", "load_weights", "model_config", "read_manifest"]
+__all__ = ["fingerprint", "load_weights", "model_config", "read_manifest", "read_record"]
 
 
 def read_manifest() -> dict[str, dict[str, Any]]:
@@ -36,6 +36,19 @@ def read_manifest() -> dict[str, dict[str, Any]]:
 def model_config(name: str) -> dict[str, Any]:
     """Returns the constructor's arguments of a model's shipped weights; empty where none are shipped."""
     return read_manifest().get(name, {}).get("config", {})
+
+
+def read_record(name: str) -> dict[str, Any]:
+    """Returns how a model's weights were trained and validated, as training wrote it.
+
+    Raises:
+        ZooError: the record is missing or not JSON.
+    """
+    path = resources.ZOO_DIR / read_manifest()[name]["record"]
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ZooError(f"the record {path} cannot be read ({error}): install compressai-gen again") from error
 
 
 def fingerprint(name: str) -> str:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from compressai_gen.data import list_images, read_image, write_image
 from compressai_gen.errors import ImageError
@@ -109,3 +109,28 @@ def test_list_images_is_recursive_sorted_and_skips_the_rest(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert list_images(tmp_path) == [tmp_path / "a/z.JPG", tmp_path / "b.png"]
+
+
+def test_a_profile_is_applied_where_it_is_asked_for(tmp_path):
+    # Red and blue of a profile that has them exchanged: sRGB's own with two tags renamed.
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
+    picture = Image.new("RGBA", (2, 1), (250, 10, 20, 255))
+    picture.putpixel((1, 0), (0, 0, 0, 0))
+    picture.save(tmp_path / "x.png", icc_profile=swapped)
+    np.testing.assert_array_equal(_pixels(tmp_path / "x.png")[0, 0], (250, 10, 20))
+    converted = read_image(tmp_path / "x.png", to_srgb=True)[:, 0].T.tolist()
+    assert converted[0] == pytest.approx((20, 10, 250), abs=2)
+    assert converted[1] == [255, 255, 255]
+
+
+def test_a_damaged_profile_is_ignored(tmp_path, ramp):
+    Image.fromarray(ramp).save(tmp_path / "x.png", icc_profile=b"no profile")
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png", to_srgb=True).permute(1, 2, 0), ramp)
+
+
+def test_too_large_a_picture_is_refused(tmp_path, ramp):
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png", max_pixels=80).shape == (3, 4, 20)
+    with pytest.raises(ImageError, match="too large"):
+        read_image(tmp_path / "x.png", max_pixels=78)

@@ -10,6 +10,7 @@ import torch
 from compressai.utils.plot.__main__ import setup_args as plot_parser
 
 import compressai_gen  # noqa: F401  (registers the models that eval_model's parser lists)
+from compressai_gen.cli import build_parser as program_parser
 from compressai_gen.data import known_datasets, load_dataset, write_image
 from compressai_gen.eval import compare
 from compressai_gen.eval.cli import build_parser
@@ -68,6 +69,14 @@ def test_commands_of_our_programs_parse():
     assert all(load_recipe(recipe) for recipe, *_ in trainings)
 
 
+def test_commands_of_the_program_parse():
+    commands = re.findall(
+        r"^compressai-gen (.+)$", "".join(block for kind, block in BLOCKS if kind == "sh"), re.MULTILINE
+    )
+    parsed = [program_parser().parse_args(shlex.split(command)) for command in commands]
+    assert {call.command for call in parsed} == {"encode", "decode", "info", "models"}
+
+
 def test_commands_of_compressai_parse():
     threads = torch.get_num_threads()
     from compressai.utils.eval_model.__main__ import setup_args as eval_model_parser
@@ -94,6 +103,10 @@ def test_python_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image = load_dataset("samples", limit=1)[0][:, 100:175, 200:290]
     write_image(image, tmp_path / "photo.png")
+    _run_block("compressai_gen.encode")
+    assert (tmp_path / "photo.cgen").stat().st_size > 22
+    assert (tmp_path / "decoded.png").stat().st_size > 1000
+    (tmp_path / "decoded.png").unlink()
     _run_block("read_image")
     assert (tmp_path / "decoded.png").stat().st_size > 1000
     assert (tmp_path / "photo.mridc").stat().st_size > 4

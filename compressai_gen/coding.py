@@ -1,0 +1,226 @@
+"""Pictures to ``.cgen`` files and back: ``compressai_gen.encode(image)`` and ``compressai_gen.decode(data)``."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from compressai_gen import zoo
+from compressai_gen.cgen import FINGERPRINT_BYTES, CgenFile
+from compressai_gen.data.images import read_image, rgb_tensor, to_pil
+from compressai_gen.entropy.container import HEADER_BYTES, quality_of
+from compressai_gen.errors import BitstreamError, CodecError, ImageError
+from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.zoo.manifest import read_manifest
+
+__all__ = ["DEFAULT_QUALITY", "MAX_PIXELS", "decode", "describe", "encode", "load_picture"]
+
+MAX_PIXELS = 16384 * 16384
+"""Largest picture that is read or decoded unless a caller says otherwise."""
+
+DEFAULT_QUALITY = 3
+
+
+def encode(
+    image: str | Path | BinaryIO | Image.Image | Tensor,
+    model: str = "cgdm",
+    quality: int | None = None,
+    *,
+    target_bpp: float | None = None,
+    target_bytes: int | None = None,
+    online_steps: int = 0,
+    roi: str | Path | BinaryIO | Image.Image | Tensor | None = None,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> bytes:
+    """Compresses a picture.
+
+    Args:
+        image: a file, a Pillow image, or a uint8 tensor (3, H, W); files and Pillow images are converted as
+            :func:`load_picture` says.
+        model: ``cgdm`` or ``mridc``.
+        quality: 1 (fewest bits) to 5; 3 without a target.
+        target_bpp, target_bytes: in place of a quality, the largest file that is wanted, in bits per pixel or bytes:
+            the highest quality that keeps to it is taken.
+        online_steps: see :meth:`compressai_gen.models.base.GenerativeCodec.compress`; with a target, the file may end
+            up smaller than it.
+        roi: region of interest, for codecs that know one: a picture of the same size, the brighter the more important,
+            or a tensor (H, W) of numbers from 0 up.
+        seed: of the decoder's noise; by default it follows from the stream.
+        device: where the model runs.
+        progress: whether to show a bar for online optimization.
+
+    Returns:
+        A ``.cgen`` file.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        CodecError: model, quality or an option is unknown, or no quality keeps to the target.
+    """
+    if model not in zoo.MODELS:
+        raise CodecError(f"no model {model!r}; there are {', '.join(zoo.MODELS)}")
+    if sum(value is not None for value in (quality, target_bpp, target_bytes)) > 1:
+        raise CodecError("quality, target_bpp and target_bytes exclude each other: give one")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise CodecError(f"seed is a number from 0 to 2^32 - 1, not {seed!r}")
+    picture = load_picture(image)
+    codec = _model(model, str(device))
+    size = tuple(picture.shape[1:])
+    x = picture.to(device)[None].float() / 255
+    options: dict[str, Any] = {} if roi is None else {"importance": _importance(roi, size)}
+
+    def file_of(quality: int, **more: Any) -> bytes:
+        out = codec.compress(x, quality, **options, **more)
+        return CgenFile(_fingerprint(model), size, out["strings"][0][0], seed).to_bytes()
+
+    online: dict[str, Any] = {"online_steps": online_steps, "progress": progress} if online_steps else {}
+    if target_bpp is None and target_bytes is None:
+        return file_of(DEFAULT_QUALITY if quality is None else quality, **online)
+    limit = target_bytes if target_bytes is not None else target_bpp * size[0] * size[1] / 8
+    best = _highest_within(limit, file_of, codec.n_qualities)
+    if best is None:
+        smallest = len(file_of(1))
+        raise CodecError(
+            f"{model} needs {smallest} bytes ({8 * smallest / (size[0] * size[1]):.4f} bpp) for this picture at its "
+            f"lowest quality, more than the {limit:.0f} that are allowed: allow more, or take another model"
+        )
+    chosen, data = best
+    tuned = file_of(chosen, **online) if online else data
+    return tuned if len(tuned) <= limit else data
+
+
+def _highest_within(limit: float, file_of: Any, n_qualities: int) -> tuple[int, bytes] | None:
+    """Finds the highest quality whose file keeps to the limit, by bisection, as rates rise with quality."""
+    low, high, best = 1, n_qualities, None
+    while low <= high:
+        middle = (low + high + 1) // 2
+        data = file_of(middle)
+        if len(data) <= limit:
+            low, best = middle + 1, (middle, data)
+        else:
+            high = middle - 1
+    return best
+
+
+def decode(
+    data: bytes,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Decompresses a ``.cgen`` file.
+
+    Args:
+        data: the file.
+        steps: of the sampler: 0 for the base picture, or 1, 2, 4, 8; the model's default if none are given.
+        seed: of the noise, in place of the file's.
+        device: where the model runs.
+        max_pixels: larger pictures are refused before memory is taken for them.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        BitstreamError: the file is truncated, damaged, of another format, or needs weights that are not here.
+        CodecError: steps or seed are impossible.
+    """
+    file = CgenFile.from_bytes(data)
+    height, width = file.size
+    if height * width > max_pixels:
+        raise BitstreamError(
+            f"the file states a picture of {width}x{height} pixels, more than the {max_pixels} that are allowed"
+        )
+    seed = file.seed if seed is None else seed
+    x_hat = _decoder_of(file, str(device)).decompress([[file.stream]], file.size, steps=steps, seed=seed)["x_hat"]
+    return to_pil((x_hat[0] * 255).round().to(torch.uint8))
+
+
+def describe(data: bytes, streams: bool = False) -> dict[str, Any]:
+    """Tells what a ``.cgen`` file says of itself.
+
+    Args:
+        data: the file.
+        streams: also decode its symbols, to tell how many bytes each kind takes.
+
+    Returns:
+        ``model``, ``quality``, ``width``, ``height``, ``seed``, ``weights``, ``weights_known``, ``bytes``, ``bpp`` and,
+        if asked for, ``streams``: bytes by name.
+
+    Raises:
+        BitstreamError: as :func:`decode`; unknown weights are an error only where symbols are asked for.
+    """
+    file = CgenFile.from_bytes(data)
+    height, width = file.size
+    described: dict[str, Any] = {
+        "model": file.model,
+        "quality": quality_of(file.stream) + 1,
+        "width": width,
+        "height": height,
+        "seed": file.seed,
+        "weights": file.weights.hex(),
+        "weights_known": file.weights == _fingerprint(file.model),
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / (height * width), 4),
+    }
+    if streams:
+        if height * width > MAX_PIXELS:
+            raise BitstreamError(f"the file states a picture of {width}x{height} pixels, more than can be decoded")
+        bits = _decoder_of(file, "cpu").stream_bits(file.stream, file.size)
+        described["streams"] = {"headers": len(data) - len(file.stream) + HEADER_BYTES}
+        described["streams"] |= {name: round(count / 8, 1) for name, count in bits.items()}
+    return described
+
+
+def load_picture(image: str | Path | BinaryIO | Image.Image | Tensor) -> Tensor:
+    """Returns any picture as a uint8 tensor (3, H, W) in sRGB.
+
+    Files and Pillow images are turned upright as their EXIF orientation says and converted from their ICC profile;
+    transparent pixels are laid over white, 16-bit samples lose their low byte. Tensors are taken as they are.
+
+    Raises:
+        ImageError: it is no picture, or has more than :data:`MAX_PIXELS`.
+    """
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3 or not image.numel():
+            raise ImageError(f"a picture is a uint8 tensor (3, H, W), not {image.dtype} {tuple(image.shape)}")
+        return image
+    if isinstance(image, Image.Image):
+        return rgb_tensor(image, to_srgb=True)
+    return read_image(image, to_srgb=True, max_pixels=MAX_PIXELS)
+
+
+def _importance(roi: Any, size: tuple[int, int]) -> Tensor:
+    values = roi if isinstance(roi, Tensor) and roi.dim() == 2 else load_picture(roi).float().mean(0) / 255
+    if tuple(values.shape) != size:
+        raise ImageError(
+            f"the region of interest has {values.shape[1]}x{values.shape[0]} pixels and the picture "
+            f"{size[1]}x{size[0]}: they must be the same"
+        )
+    return values
+
+
+def _fingerprint(model: str) -> bytes:
+    return bytes.fromhex(read_manifest()[model]["sha256"])[:FINGERPRINT_BYTES]
+
+
+def _decoder_of(file: CgenFile, device: str) -> GenerativeCodec:
+    here = _fingerprint(file.model)
+    if file.weights != here:
+        raise BitstreamError(
+            f"the file was made with {file.model} weights {file.weights.hex()}…, this version has {here.hex()}…: "
+            "install the version of compressai-gen that it was made with"
+        )
+    return _model(file.model, device)
+
+
+@functools.lru_cache(maxsize=4)
+def _model(name: str, device: str) -> GenerativeCodec:
+    return zoo.MODELS[name](quality=DEFAULT_QUALITY).to(device)

@@ -1,0 +1,129 @@
+"""``compressai_gen.encode`` and ``decode``, with the weights that the zoo ships."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import compressai_gen
+from compressai_gen import zoo
+from compressai_gen.cgen import CgenFile
+from compressai_gen.coding import describe
+from compressai_gen.data import load_dataset
+from compressai_gen.errors import BitstreamError, CodecError, ImageError
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return load_dataset("samples", limit=1)[0][:, 60:140, 180:290].contiguous()
+
+
+@pytest.fixture(scope="module", params=zoo.MODELS)
+def file(request, picture):
+    return compressai_gen.encode(picture, request.param, 2)
+
+
+def _array(image):
+    return np.asarray(image).astype(float)
+
+
+def test_a_picture_comes_back(file, picture):
+    decoded = compressai_gen.decode(file)
+    assert (decoded.mode, decoded.size) == ("RGB", (110, 80))
+    original = picture.permute(1, 2, 0).numpy()
+    assert np.abs(_array(decoded) - original).mean() < 0.5 * np.abs(original - original.mean((0, 1))).mean()
+
+
+def test_a_file_decodes_twice_to_the_same_picture(file):
+    assert compressai_gen.decode(file).tobytes() == compressai_gen.decode(file).tobytes()
+
+
+def test_the_stream_is_the_models_own(file, picture):
+    parsed = CgenFile.from_bytes(file)
+    model = zoo.MODELS[parsed.model](quality=2)
+    assert parsed.stream == model.compress(picture[None].float() / 255)["strings"][0][0]
+
+
+def test_pillow_images_files_and_tensors_are_the_same(tmp_path, picture):
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    image.save(tmp_path / "x.png")
+    files = [compressai_gen.encode(source, "mridc", 1) for source in (picture, image, tmp_path / "x.png")]
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 1, 70), (3, 65, 2)])
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_tiny_pictures_come_back(name, shape):
+    picture = torch.full(shape, 200, dtype=torch.uint8)
+    decoded = compressai_gen.decode(compressai_gen.encode(picture, name, 5))
+    assert decoded.size == shape[:0:-1]
+    assert np.abs(_array(decoded) - 200).mean() < 12
+
+
+def test_the_highest_quality_within_a_target_is_taken(picture):
+    sizes = [len(compressai_gen.encode(picture, "cgdm", quality)) for quality in range(1, 6)]
+    for i, size in enumerate(sizes):
+        assert len(compressai_gen.encode(picture, "cgdm", target_bytes=size)) == size
+        assert len(compressai_gen.encode(picture, "cgdm", target_bpp=8 * (size + 0.5) / (80 * 110))) == size
+        if i:
+            assert len(compressai_gen.encode(picture, "cgdm", target_bytes=size - 1)) == sizes[i - 1]
+    with pytest.raises(CodecError, match=f"needs {sizes[0]} bytes"):
+        compressai_gen.encode(picture, "cgdm", target_bytes=sizes[0] - 1)
+
+
+def test_a_seed_is_kept_in_the_file(picture):
+    assert CgenFile.from_bytes(compressai_gen.encode(picture, "mridc", 1, seed=7)).seed == 7
+    with pytest.raises(CodecError, match="seed"):
+        compressai_gen.encode(picture, seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "jpeg"}, "cgdm, mridc"),
+        ({"quality": 6}, "1 to 5"),
+        ({"quality": 2, "target_bytes": 100}, "exclude"),
+        ({"model": "cgdm", "roi": torch.ones(80, 110)}, "no option importance"),
+    ],
+)
+def test_impossible_requests_are_told(picture, arguments, message):
+    with pytest.raises(CodecError, match=message):
+        compressai_gen.encode(picture, **arguments)
+
+
+@pytest.mark.parametrize("picture", [torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8)])
+def test_what_is_no_picture_is_told(picture):
+    with pytest.raises(ImageError, match="uint8"):
+        compressai_gen.encode(picture)
+
+
+def test_other_weights_are_refused_and_named(file):
+    other = dataclasses.replace(CgenFile.from_bytes(file), weights=b"\xab\xcd\xef\0")
+    with pytest.raises(BitstreamError, match="abcdef00"):
+        compressai_gen.decode(other.to_bytes())
+    assert not describe(other.to_bytes())["weights_known"]
+
+
+def test_a_picture_of_absurd_size_is_refused_before_memory_is_taken(file):
+    huge = dataclasses.replace(CgenFile.from_bytes(file), size=(65535, 65535))
+    with pytest.raises(BitstreamError, match="65535x65535"):
+        compressai_gen.decode(huge.to_bytes())
+    with pytest.raises(BitstreamError, match="more than"):
+        describe(huge.to_bytes(), streams=True)
+    with pytest.raises(BitstreamError, match="110x80"):
+        compressai_gen.decode(file, max_pixels=80 * 110 - 1)
+
+
+def test_another_size_than_the_streams_is_refused(file):
+    with pytest.raises(BitstreamError, match="not 81x110"):
+        compressai_gen.decode(dataclasses.replace(CgenFile.from_bytes(file), size=(110, 81)).to_bytes())
+
+
+def test_what_is_in_a_file_adds_up(file):
+    described = describe(file, streams=True)
+    assert (described["width"], described["height"], described["quality"]) == (110, 80, 2)
+    assert described["bytes"] == len(file)
+    # The range coder ends with up to eight bytes that no symbol accounts for.
+    assert 0 <= len(file) - sum(described["streams"].values()) < 12
