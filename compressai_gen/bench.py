@@ -1,0 +1,211 @@
+"""How fast codecs are, and how much memory they take: ``python -m compressai_gen.bench``.
+
+Each codec runs in a process of its own, over pictures of rising size; one run with each comes before those that are
+timed. Models of CompressAI have random weights, which take the same time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import compressai.zoo
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from compressai_gen.codecs import CLASSICAL_CODECS, Codec, LearnedCodec, find_codec
+from compressai_gen.codecs.baselines import AnySize
+from compressai_gen.data import load_dataset
+from compressai_gen.errors import CodecError
+from compressai_gen.eval.environment import describe_environment
+from compressai_gen.files import markdown_table, write_json, write_table
+from compressai_gen.programs import exit_status, prepare_torch
+
+__all__ = ["CONTENDERS", "main", "picture", "with_ratios"]
+
+SIZES = ("256x256", "768x512", "1920x1080", "3840x2160")
+REFERENCE_SIZE = "768x512"
+
+_STATUS = Path("/proc/self/status")
+_PEAK_RESET = Path("/proc/self/clear_refs")
+
+
+def _ours(name: str, quality: int, device: str, **decode: Any) -> tuple[Codec, int]:
+    codec = find_codec(name, device)
+    return (codec.variant(name, ({}, decode)) if decode else codec), quality
+
+
+def _compressai(name: str, quality: int, device: str) -> tuple[Codec, int]:
+    def load(quality: int) -> AnySize:
+        torch.manual_seed(0)
+        model = compressai.zoo.image_models[name](quality, pretrained=False)
+        model.update(force=True)
+        return AnySize(model)
+
+    return LearnedCodec(name, (quality,), load, device), quality
+
+
+def _avif(quality: int, device: str, **options: Any) -> tuple[Codec, int]:
+    codec = CLASSICAL_CODECS["avif"]
+    return replace(codec, options=dict(codec.options) | options), quality
+
+
+CONTENDERS: dict[str, Callable[..., tuple[Codec, int]]] = {
+    "cgdm": functools.partial(_ours, "cgdm", 3),
+    "cgdm steps=0": functools.partial(_ours, "cgdm", 3, steps=0),
+    "cgdm steps=4": functools.partial(_ours, "cgdm", 3, steps=4),
+    "mridc": functools.partial(_ours, "mridc", 3),
+    "bmshj2018-hyperprior": functools.partial(_compressai, "bmshj2018-hyperprior", 3),
+    "mbt2018-mean": functools.partial(_compressai, "mbt2018-mean", 3),
+    "cheng2020-attn": functools.partial(_compressai, "cheng2020-attn", 3),
+    "avif speed=0": functools.partial(_avif, 20, speed=0),
+    "avif speed=6": functools.partial(_avif, 20, speed=6),
+}
+"""What is compared, by name: functions of the device that return a codec and the quality to run it at."""
+
+
+def picture(height: int, width: int) -> Tensor:
+    """Returns a photograph (3, H, W) of any size: one of scikit-image's, continued by its mirror image."""
+    photograph = load_dataset("samples", limit=1)[0]
+    for dim, size in ((1, height), (2, width)):
+        while photograph.shape[dim] < size:
+            photograph = torch.cat((photograph, photograph.flip(dim)), dim)
+    return photograph[:, :height, :width].contiguous()
+
+
+def _measure(
+    name: str, sizes: Sequence[tuple[int, int]], repeat: int, device: str, threads: int | None, to: Connection
+) -> None:
+    """Sends a row per size; runs in a process of its own."""
+    prepare_torch(device, threads)
+    codec, quality = CONTENDERS[name](device=device)
+    codec.decode(codec.encode(picture(64, 64), quality), quality)  # loads and builds what is built once
+    for height, width in sizes:
+        image = picture(height, width)
+        encoded, encode = _timed(lambda image=image: codec.encode(image, quality), repeat, device)
+        _, decode = _timed(lambda encoded=encoded: codec.decode(encoded, quality), repeat, device)
+        rate = {"bpp": 8 * encoded.n_bytes / (height * width)}
+        times = {"encode_s": encode[0], "decode_s": decode[0], "encode_gib": encode[1], "decode_gib": decode[1]}
+        to.send({"size": f"{width}x{height}", "codec": name} | rate | times)
+    to.close()
+
+
+def _timed(run: Callable[[], Any], repeat: int, device: str) -> tuple[Any, tuple[float, float]]:
+    """Returns what a function returns, median seconds, and the peak memory in GiB."""
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    elif _PEAK_RESET.exists():
+        _PEAK_RESET.write_text("5")
+    result = run()
+    times = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        run()
+        if on_gpu:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_of_process()
+    return result, (statistics.median(times), peak / 2**30)
+
+
+def _peak_of_process() -> float:
+    """Peak resident memory in bytes since it was last reset, or nan where the system does not tell."""
+    if not _STATUS.exists():
+        return float("nan")
+    (line,) = [line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")]
+    return 1024.0 * int(line.split()[1])
+
+
+def with_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Adds to rows of ``_measure`` what their times are relative to others'; see what the program prints below them."""
+    total = table["encode_s"] + table["decode_s"]
+    first = table["codec"].iloc[0]
+    of_first = total[table["codec"] == first].set_axis(table["size"][table["codec"] == first])
+    per_pixel = total / table["size"].map(lambda size: float(np.prod([int(side) for side in size.split("x")])))
+    unit = REFERENCE_SIZE if REFERENCE_SIZE in set(table["size"]) else table["size"].iloc[0]
+    of_unit = per_pixel[table["size"] == unit].set_axis(table["codec"][table["size"] == unit])
+    table = table.assign(
+        times_first=total / table["size"].map(of_first), per_pixel=per_pixel / table["codec"].map(of_unit)
+    )
+    return table.sort_values("size", kind="stable", key=lambda size: size.map(list(dict.fromkeys(size)).index))
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(part) for part in text.split("x"))
+        if min(width, height) < 1:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 768x512") from None
+    return height, width
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = argparse.ArgumentParser(
+        "python -m compressai_gen.bench", description="Compare speed and memory of codecs."
+    )
+    add = parser.add_argument
+    add("--codecs", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME", help=", ".join(CONTENDERS))
+    add("--sizes", nargs="+", type=_parse_size, default=[_parse_size(s) for s in SIZES], metavar="WxH", help="pictures")
+    add(
+        "--repeat",
+        type=int,
+        default=3,
+        metavar="N",
+        help="timed runs, of which the median counts (default: %(default)s)",
+    )
+    add("--device", default="cpu", help="of the models (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
+    add("--output", type=Path, metavar="FOLDER", help="also write bench.csv and environment.json")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
+    args = build_parser().parse_args(argv)
+    return exit_status(lambda: _run(args), "interrupted; nothing was written")
+
+
+def _run(args: argparse.Namespace) -> None:
+    prepare_torch(args.device, args.threads)
+    rows = []
+    processes = multiprocessing.get_context("spawn")
+    for name in tqdm(args.codecs, "measuring", unit="codec", file=sys.stderr):
+        here, there = processes.Pipe(duplex=False)
+        arguments = (name, args.sizes, args.repeat, args.device, args.threads, there)
+        process = processes.Process(target=_measure, args=arguments, daemon=True)
+        process.start()
+        there.close()
+        for _ in args.sizes:
+            try:
+                rows.append(here.recv())
+            except EOFError:
+                raise CodecError(f"{name} could not be measured; its process ended early, perhaps for memory") from None
+        process.join()
+    table = with_ratios(pd.DataFrame(rows))
+    print(markdown_table(table.round(3)))
+    print(
+        "\nencode_s, decode_s: median seconds; _gib: peak memory; times_first: encode and decode together, relative to "
+        f"{rows[0]['codec']};\nper_pixel: the same per pixel, relative to the codec's own at {REFERENCE_SIZE}"
+    )
+    if args.output is not None:
+        write_table(table, args.output / "bench.csv")
+        write_json(describe_environment(args.device), args.output / "environment.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
