@@ -22,6 +22,9 @@ RESIDUAL_SCALE = 16.0
 """Brings what base decoders lack, 0.03 to 0.1 of the range, to about unit variance."""
 
 
+FEATURE_FACTORS = (4, 8, 16)
+"""Pixels per side that one position of the base decoder's features stands for."""
+
 OWN_ESTIMATE = 0.3
 """Share of training batches whose noisy residuals hold the denoiser's own estimates, at the price of another pass."""
 
@@ -33,18 +36,21 @@ class Conditions(NamedTuple):
         quality: (N,), from 0.
         x_base: the base decoder's picture as a sample (N, 48, H/4, W/4), in [0, 1].
         latent: (N, M, H/16, W/16).
+        features: of the base decoder, at 1/4, 1/8 and 1/16 of the resolution.
         syntax: (N, S, H/64, W/64), or None without it.
     """
 
     quality: Tensor
     x_base: Tensor
     latent: Tensor
+    features: Sequence[Tensor]
     syntax: Tensor | None = None
 
     def crop(self, tile: Tile) -> Conditions:
         """Returns the tile's conditions."""
+        features = [tile.crop(field, factor) for field, factor in zip(self.features, FEATURE_FACTORS, strict=True)]
         syntax = None if self.syntax is None else tile.crop(self.syntax, REGION)
-        return Conditions(self.quality, tile.crop(self.x_base, FACTOR), tile.crop(self.latent, BLOCK), syntax)
+        return Conditions(self.quality, tile.crop(self.x_base, FACTOR), tile.crop(self.latent, BLOCK), features, syntax)
 
 
 class BaseDecoder(NamedTuple):
@@ -122,30 +128,24 @@ class Restorer(nn.Module):
         tiles = plan_tiles(latent.shape[-2] * BLOCK, latent.shape[-1] * BLOCK, tile)
         if len(tiles) == 1:
             features = base.features(latent, quality)
-            x_base = to_sample(base.picture(latent, features))
-            conditions = Conditions(quality, x_base, latent, syntax)
-            denoise = partial(self.estimate, self._guide(base, conditions, features) if consistency else None)
+            conditions = Conditions(quality, to_sample(base.picture(latent, features)), latent, features, syntax)
+            denoise = partial(self.estimate, self._guide(base, conditions) if consistency else None)
         else:
-            x_base = to_sample(synthesize_tiled(base, latent, quality, tile))
-            conditions = Conditions(quality, x_base, latent, syntax)
+            x_base, features = synthesize_tiled(base, latent, quality, tile)
+            conditions = Conditions(quality, to_sample(x_base), latent, features, syntax)
 
-            # Features of the whole image would fill the memory: they are made again in every step.
             def one_tile(x: Tensor, t: Tensor, part: Conditions) -> Tensor:
                 return self.estimate(self._guide(base, part) if consistency else None, x, t, part)
 
             denoise = tiled(one_tile, tiles)
+        x_base = conditions.x_base
         noise = torch.stack([noise_field(seed, *x_base.shape[1:]) for seed in seeds]).to(x_base.device)
         return to_image(x_base + sample(denoise, noise, conditions, steps) / RESIDUAL_SCALE)
 
     def _guide(
-        self,
-        base: BaseDecoder,
-        conditions: Conditions,
-        features: Sequence[Tensor] | None = None,
-        strengths: Sequence[Tensor | float] = (1.0, 1.0),
+        self, base: BaseDecoder, conditions: Conditions, strengths: Sequence[Tensor | float] = (1.0, 1.0)
     ) -> Guidance:
-        quality, _, latent, syntax = conditions
-        features = base.features(latent, quality) if features is None else features
+        quality, _, latent, features, syntax = conditions
         return self.consistency(features, base.normalize(latent), syntax, quality, *strengths)
 
     def estimate(self, guidance: Guidance | None, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
@@ -165,7 +165,6 @@ class Restorer(nn.Module):
         base: BaseDecoder,
         residual: Tensor,
         conditions: Conditions,
-        features: Sequence[Tensor],
         timesteps: Tensor,
     ) -> Tensor:
         """One denoising step from a noisy residual, with gradients; returns the restored images (N, 3, H, W).
@@ -178,11 +177,10 @@ class Restorer(nn.Module):
             base: the base decoder.
             residual: what the base picture lacks; see :func:`to_residual`.
             conditions: see :class:`Conditions`.
-            features: of the base decoder.
             timesteps: (N,).
         """
         keep = (torch.rand(2, len(residual), 1, 1, 1, device=residual.device) >= 0.1).float()
-        denoise = partial(self.estimate, self._guide(base, conditions, features, keep))
+        denoise = partial(self.estimate, self._guide(base, conditions, keep))
         noise = torch.randn_like(residual)
         scheduler = create_scheduler()
         first = scheduler.config.num_train_timesteps - 1
@@ -193,12 +191,18 @@ class Restorer(nn.Module):
         return to_image(conditions.x_base + denoise(noisy, timesteps, conditions) / RESIDUAL_SCALE)
 
 
-def synthesize_tiled(base: BaseDecoder, latent: Tensor, quality: Tensor, tile: int) -> Tensor:
-    """Runs a base decoder tile by tile; returns the blended ``x_base`` (N, 3, H, W)."""
+def synthesize_tiled(base: BaseDecoder, latent: Tensor, quality: Tensor, tile: int) -> tuple[Tensor, Sequence[Tensor]]:
+    """Runs a base decoder tile by tile; returns ``x_base`` (N, 3, H, W) and the decoder's features, blended."""
     height, width = (n * BLOCK for n in latent.shape[-2:])
     x_base = latent.new_zeros(latent.shape[0], 3, height, width)
+    features: list[Tensor] = []
     for window in plan_tiles(height, width, tile):
         part = window.crop(latent, BLOCK)
-        picture = base.picture(part, base.features(part, quality))
-        window.crop(x_base, 1).add_(picture * window.weight(1).to(picture.device))
-    return x_base
+        of_tile = base.features(part, quality)
+        if not features:
+            sizes = [(height // factor, width // factor) for factor in FEATURE_FACTORS]
+            features = [f.new_zeros(*f.shape[:2], *size) for f, size in zip(of_tile, sizes, strict=True)]
+        for field, f, factor in zip(features, of_tile, FEATURE_FACTORS, strict=True):
+            window.crop(field, factor).add_(f * window.weight(factor).to(f))
+        window.crop(x_base, 1).add_(base.picture(part, of_tile) * window.weight(1).to(x_base.device))
+    return x_base, features

@@ -148,8 +148,8 @@ class CGDM(GenerativeCodec):
             x_base = self.g_s.picture(y_hat, features)
         residual, sample = to_residual(x, x_base), to_sample(x_base)
         syntax, likelihoods = self.syntax(self.syntax.analyze(residual, sample, quality))
-        conditions = Conditions(quality, sample, y_hat, syntax)
-        x_hat = self.restorer.training_estimate(self._base, residual, conditions, features, timesteps)
+        conditions = Conditions(quality, sample, y_hat, features, syntax)
+        x_hat = self.restorer.training_estimate(self._base, residual, conditions, timesteps)
         return {"x_hat": x_hat, "x_base": x_base, "likelihoods": {"syntax": likelihoods}}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
@@ -226,7 +226,7 @@ class CGDM(GenerativeCodec):
         y_hat = torch.cat([d.y_hat for d in decoded])
         steps = self.steps(options)
         if not steps:
-            return synthesize_tiled(self._base, y_hat, quality, options.tile)
+            return synthesize_tiled(self._base, y_hat, quality, options.tile)[0]
         syntax = torch.cat([d.syntax for d in decoded]) if options.syntax else None
         return self.restorer.restore(
             self._base, y_hat, syntax, quality, seeds, steps, options.tile, options.consistency
