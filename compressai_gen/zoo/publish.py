@@ -21,7 +21,7 @@ from compressai_gen.metrics import MIN_OVERLAP
 from compressai_gen.programs import exit_status
 from compressai_gen.resources import ZOO_DIR
 from compressai_gen.zoo import ARCHITECTURES
-from compressai_gen.zoo.manifest import read_manifest
+from compressai_gen.zoo.manifest import read_manifest, read_record
 
 LICENSE = "BSD-3-Clause"
 
@@ -52,7 +52,7 @@ def publish(run: Path) -> str:
 
 def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
     """Returns the model card of a manifest entry in Markdown."""
-    record = json.loads((ZOO_DIR / entry["record"]).read_text(encoding="utf-8"))
+    record = read_record(name)
     recipe, run = record["recipe"], record["run"]
     what = ARCHITECTURES[name].__doc__.strip().splitlines()[0]
     parts = [
