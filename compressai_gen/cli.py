@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--online-steps", type=int, default=0, metavar="N", help="search for better bits, about a second a step (cgdm)"
     )
-    sub.add_argument("--roi", metavar="MASK", help="picture of the same size, bright where bits matter most")
+    sub.add_argument("--roi", metavar="MASK", help="picture of the same size, bright where bits matter most (mridc)")
     sub.add_argument("--seed", type=int, help="of the decoder's noise (default: follows from the stream)")
     _add_machine(sub)
     sub.set_defaults(run=_encode)

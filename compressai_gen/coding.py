@@ -50,8 +50,8 @@ def encode(
             the highest quality that keeps to it is taken.
         online_steps: see :meth:`compressai_gen.models.base.GenerativeCodec.compress`; with a target, the file may end
             up smaller than it.
-        roi: region of interest, for codecs that know one: a picture of the same size, the brighter the more important,
-            or a tensor (H, W) of numbers from 0 up.
+        roi: region of interest, for ``mridc``: a picture of the same size, or a tensor (H, W) of numbers from 0 up.
+            Bits go first to what is brighter or larger; the rate stays the same.
         seed: of the decoder's noise; by default it follows from the stream.
         device: where the model runs.
         progress: whether to show a bar for online optimization.
@@ -71,8 +71,10 @@ def encode(
         raise CodecError(f"seed is a number from 0 to 2^32 - 1, not {seed!r}")
     picture = load_picture(image)
     codec = _model(model, str(device))
+    if roi is not None and not codec.knows_regions:
+        raise CodecError(f"{model} knows no region of interest: leave roi out, or take mridc")
     size = tuple(picture.shape[1:])
-    x = picture.to(device)[None].float() / 255
+    x = picture.to(device)[None].float().div_(255)
     options: dict[str, Any] = {} if roi is None else {"importance": _importance(roi, size)}
 
     def file_of(quality: int, **more: Any) -> bytes:
@@ -140,7 +142,7 @@ def decode(
         )
     seed = file.seed if seed is None else seed
     x_hat = _decoder_of(file, str(device)).decompress([[file.stream]], file.size, steps=steps, seed=seed)["x_hat"]
-    return to_pil((x_hat[0] * 255).round().to(torch.uint8))
+    return to_pil(x_hat[0].mul_(255).round_().to(torch.uint8))
 
 
 def describe(data: bytes, streams: bool = False) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def _random_mridc(patches):
     codebooks = torch.randn(quantizer.codebooks.shape) * std * torch.tensor([1.0, 0.5])[:, None, None]
     quantizer.set_codebooks(codebooks, torch.ones(codebooks.shape[:2]))
     _fill_zero_weights(model, 0.005)
-    for head in model.predictor.heads:
-        torch.nn.init.normal_(head.weight, std=0.2)
+    for head in (*model.predictor.heads, model.mask_predictor.head):
+        torch.nn.init.normal_(head.weight, std=0.06)
     model.eval().update()
     return model
 

@@ -23,7 +23,8 @@ class LearnedCodec:
         load: returns the model of a quality, with updated entropy coder; called once per quality.
         device: where the models run.
         version: changes with weights and code; see :class:`~compressai_gen.codecs.base.Codec`.
-        options: keyword arguments of the models' ``compress`` and of their ``decompress``.
+        options: keyword arguments of the models' ``compress`` and of their ``decompress``; one of ``compress`` that can
+            be called is called with (H, W).
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class LearnedCodec:
     def encode(self, image: Tensor, quality: int) -> Encoded:
         """Compress a uint8 image of shape (3, H, W); the model sees it in [0, 1] as a batch of one, unpadded."""
         x = image.to(self._device).float().unsqueeze(0) / 255
-        out = self.model(quality).compress(x, **self._compress_options)
+        options = {k: v(*x.shape[2:]) if callable(v) else v for k, v in self._compress_options.items()}
+        out = self.model(quality).compress(x, **options)
         return Encoded([batch[0] for batch in out["strings"]], out["shape"])
 
     @torch.no_grad()

@@ -7,12 +7,13 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressai_gen.diffusion.denoiser import FACTOR, SAMPLE_CHANNELS, create_denoiser, to_image, to_sample
 from compressai_gen.diffusion.guidance import REGION, ConsistencyBranch, Guidance
 from compressai_gen.diffusion.noise import noise_field
-from compressai_gen.diffusion.sampler import create_scheduler, sample
+from compressai_gen.diffusion.sampler import Denoise, create_scheduler, sample
 from compressai_gen.diffusion.tiling import Tile, plan_tiles, tiled
 from compressai_gen.layers.transforms import BLOCK
 
@@ -38,6 +39,7 @@ class Conditions(NamedTuple):
         latent: (N, M, H/16, W/16).
         features: of the base decoder, at 1/4, 1/8 and 1/16 of the resolution.
         syntax: (N, S, H/64, W/64), or None without it.
+        sent: (N, 1, H/16, W/16) booleans, blocks whose mean colours are held to the base picture's; None for none.
     """
 
     quality: Tensor
@@ -45,12 +47,15 @@ class Conditions(NamedTuple):
     latent: Tensor
     features: Sequence[Tensor]
     syntax: Tensor | None = None
+    sent: Tensor | None = None
 
     def crop(self, tile: Tile) -> Conditions:
         """Returns the tile's conditions."""
         features = [tile.crop(field, factor) for field, factor in zip(self.features, FEATURE_FACTORS, strict=True)]
         syntax = None if self.syntax is None else tile.crop(self.syntax, REGION)
-        return Conditions(self.quality, tile.crop(self.x_base, FACTOR), tile.crop(self.latent, BLOCK), features, syntax)
+        sent = None if self.sent is None else tile.crop(self.sent, BLOCK)
+        x_base, latent = tile.crop(self.x_base, FACTOR), tile.crop(self.latent, BLOCK)
+        return Conditions(self.quality, x_base, latent, features, syntax, sent)
 
 
 class BaseDecoder(NamedTuple):
@@ -109,6 +114,7 @@ class Restorer(nn.Module):
         steps: int,
         tile: int,
         consistency: bool = True,
+        sent: Tensor | None = None,
     ) -> Tensor:
         """Samples what the base picture lacks and adds it.
 
@@ -121,37 +127,64 @@ class Restorer(nn.Module):
             steps: of the sampler.
             tile: largest side of a tile in pixels.
             consistency: whether the consistency branch guides the denoiser.
+            sent: see :class:`Conditions`.
 
         Returns:
             Images (N, 3, H, W), not clamped.
         """
-        tiles = plan_tiles(latent.shape[-2] * BLOCK, latent.shape[-1] * BLOCK, tile)
-        if len(tiles) == 1:
-            features = base.features(latent, quality)
-            conditions = Conditions(quality, to_sample(base.picture(latent, features)), latent, features, syntax)
+        height, width = (n * BLOCK for n in latent.shape[-2:])
+        tiles = plan_tiles(height, width, tile)
+
+        def untiled(window: Tile) -> Tensor:
+            part = window.crop(latent, BLOCK)
+            features = base.features(part, quality)
+            conditions = Conditions(
+                quality,
+                to_sample(base.picture(part, features)),
+                part,
+                features,
+                None if syntax is None else window.crop(syntax, REGION),
+                None if sent is None else window.crop(sent, BLOCK),
+            )
             denoise = partial(self.estimate, self._guide(base, conditions) if consistency else None)
-        else:
-            x_base, features = synthesize_tiled(base, latent, quality, tile)
-            conditions = Conditions(quality, to_sample(x_base), latent, features, syntax)
+            return self._sample(denoise, seeds, conditions, steps, window)
 
-            def one_tile(x: Tensor, t: Tensor, part: Conditions) -> Tensor:
-                return self.estimate(self._guide(base, part) if consistency else None, x, t, part)
+        if len(tiles) == 1:
+            return untiled(tiles[0])
+        if steps == 1:
+            # After its only step, blending the tiles' pictures is as good as blending estimates and then adding them
+            # to a blended base picture, and nothing else of the size of the picture has to be kept.
+            x_hat = latent.new_zeros(len(latent), 3, height, width)
+            for window in tiles:
+                window.crop(x_hat, 1).add_(untiled(window) * window.weight(1).to(x_hat.device))
+            return x_hat
 
-            denoise = tiled(one_tile, tiles)
+        def one_tile(x: Tensor, t: Tensor, part: Conditions) -> Tensor:
+            return self.estimate(self._guide(base, part) if consistency else None, x, t, part)
+
+        x_base, features = _blend_base(base, latent, quality, tiles, keep_features=True)
+        conditions = Conditions(quality, to_sample(x_base), latent, features, syntax, sent)
+        return self._sample(tiled(one_tile, tiles), seeds, conditions, steps, Tile.whole(height, width))
+
+    @staticmethod
+    def _sample(
+        denoise: Denoise[Conditions], seeds: Sequence[int], conditions: Conditions, steps: int, window: Tile
+    ) -> Tensor:
         x_base = conditions.x_base
-        noise = torch.stack([noise_field(seed, *x_base.shape[1:]) for seed in seeds]).to(x_base.device)
+        top, left = window.top // FACTOR, window.left // FACTOR
+        noise = torch.stack([noise_field(seed, *x_base.shape[1:], top, left) for seed in seeds]).to(x_base.device)
         return to_image(x_base + sample(denoise, noise, conditions, steps) / RESIDUAL_SCALE)
 
     def _guide(
         self, base: BaseDecoder, conditions: Conditions, strengths: Sequence[Tensor | float] = (1.0, 1.0)
     ) -> Guidance:
-        quality, _, latent, features, syntax = conditions
+        quality, _, latent, features, syntax, _ = conditions
         return self.consistency(features, base.normalize(latent), syntax, quality, *strengths)
 
     def estimate(self, guidance: Guidance | None, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Estimates the clean residual from a noisy one ``x`` (N, 48, H/4, W/4) at ``t``, a scalar or (N,)."""
         inputs = torch.cat((x, 2 * conditions.x_base - 1), dim=1)
-        return self.denoiser(
+        estimated = self.denoiser(
             inputs.contiguous(memory_format=torch.channels_last),
             t,
             encoder_hidden_states=None,
@@ -159,6 +192,7 @@ class Restorer(nn.Module):
             down_block_additional_residuals=None if guidance is None else guidance.down,
             mid_block_additional_residual=None if guidance is None else guidance.mid,
         ).sample.float()
+        return estimated if conditions.sent is None else _hold(estimated, conditions.sent)
 
     def training_estimate(
         self,
@@ -191,18 +225,34 @@ class Restorer(nn.Module):
         return to_image(conditions.x_base + denoise(noisy, timesteps, conditions) / RESIDUAL_SCALE)
 
 
-def synthesize_tiled(base: BaseDecoder, latent: Tensor, quality: Tensor, tile: int) -> tuple[Tensor, Sequence[Tensor]]:
-    """Runs a base decoder tile by tile; returns ``x_base`` (N, 3, H, W) and the decoder's features, blended."""
+def _hold(residual: Tensor, sent: Tensor) -> Tensor:
+    """Takes the mean colours of sent blocks out of a residual sample: what was sent is enforced, not suggested."""
+    colours = residual.unflatten(1, (3, -1))
+    means = F.avg_pool2d(colours.mean(2), BLOCK // FACTOR) * sent
+    means = F.interpolate(means, scale_factor=BLOCK // FACTOR, mode="nearest")
+    return (colours - means[:, :, None]).flatten(1, 2)
+
+
+def synthesize_tiled(base: BaseDecoder, latent: Tensor, quality: Tensor, tile: int) -> Tensor:
+    """Runs a base decoder tile by tile; returns ``x_base`` (N, 3, H, W), blended."""
+    height, width = (n * BLOCK for n in latent.shape[-2:])
+    return _blend_base(base, latent, quality, plan_tiles(height, width, tile), keep_features=False)[0]
+
+
+def _blend_base(
+    base: BaseDecoder, latent: Tensor, quality: Tensor, tiles: Sequence[Tile], keep_features: bool
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Returns ``x_base`` and, if they are kept, the decoder's features."""
     height, width = (n * BLOCK for n in latent.shape[-2:])
     x_base = latent.new_zeros(latent.shape[0], 3, height, width)
     features: list[Tensor] = []
-    for window in plan_tiles(height, width, tile):
+    for window in tiles:
         part = window.crop(latent, BLOCK)
         of_tile = base.features(part, quality)
-        if not features:
+        if keep_features and not features:
             sizes = [(height // factor, width // factor) for factor in FEATURE_FACTORS]
             features = [f.new_zeros(*f.shape[:2], *size) for f, size in zip(of_tile, sizes, strict=True)]
-        for field, f, factor in zip(features, of_tile, FEATURE_FACTORS, strict=True):
+        for field, f, factor in zip(features, of_tile, FEATURE_FACTORS, strict=bool(features)):
             window.crop(field, factor).add_(f * window.weight(factor).to(f))
         window.crop(x_base, 1).add_(base.picture(part, of_tile) * window.weight(1).to(x_base.device))
     return x_base, features

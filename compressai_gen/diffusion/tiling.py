@@ -37,6 +37,11 @@ class Tile(NamedTuple):
     width: int
     fades: tuple[bool, bool, bool, bool]
 
+    @classmethod
+    def whole(cls, height: int, width: int) -> Tile:
+        """Returns the window that is the image."""
+        return cls(0, 0, height, width, (False,) * 4)
+
     def crop(self, field: Tensor, factor: int) -> Tensor:
         """Returns the window of a field (N, C, H/factor, W/factor), as a view."""
         top, left, height, width = (n // factor for n in self[:4])

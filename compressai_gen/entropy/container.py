@@ -19,7 +19,7 @@ from compressai_gen.errors import BitstreamError
 __all__ = ["HEADER_BYTES", "Stream", "codec_of", "pack", "quality_of", "unpack"]
 
 HEADER_BYTES = 4
-CODECS = {0xC1: "cgdm", 0xD1: "mridc"}
+CODECS = {0xC1: "cgdm", 0xD2: "mridc"}
 """First byte of a stream, per codec; a format change takes the next number."""
 
 

@@ -16,12 +16,22 @@ from torch import Tensor, nn
 from compressai_gen.entropy.exact import ExactEntropyBottleneck, ExactGaussianConditional, Snap, in_float64
 from compressai_gen.entropy.rans import flat_list, tables
 from compressai_gen.layers.transforms import QualityModulation
+from compressai_gen.layers.windows import windowed
 
 __all__ = ["CheckerboardHyperprior"]
 
 SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 64.0, 64
 MEAN_STEPS = 32
 """Means are snapped to 1/32 of a quantization step: the rate lost is below 0.01 %, and ``y_hat`` is exact in binary."""
+
+_BORDER = 2
+# Positions around a latent that the largest kernel looks at.
+
+_POSITIONS = 1 << 13
+# As many get their parameters at once, from some 10 KB of neighbours each.
+
+_WINDOW, _REACH = 24, 2
+# Positions of the hyper-latent per side that ``h_s`` sees at once, and how far it looks.
 
 
 class _HyperAnalysis(nn.Module):
@@ -76,6 +86,38 @@ class _GroupParameters(nn.Module):
         if self.earlier is not None:
             parts.append(self.earlier(earlier))
         return self.fuse(torch.cat(parts, dim=1))
+
+    def at(
+        self, rows: Tensor, columns: Tensor, hyper: Tensor, earlier: Tensor | None, anchors: Tensor | None
+    ) -> Tensor:
+        """What :meth:`forward` gives of one image at P positions, in float64: (P, 2 * channels).
+
+        Each pass needs half of the positions, and of the anchors' kernel half of the taps.
+
+        Args:
+            rows, columns: of the positions (P,).
+            hyper: (h, w, width).
+            earlier, anchors: (h + 4, w + 4, C), with a border of zeros.
+        """
+        parts = [hyper[rows, columns]]
+        parts.append(torch.zeros_like(parts[0]) if anchors is None else _conv_at(self.anchors, anchors, rows, columns))
+        if self.earlier is not None:
+            parts.append(_conv_at(self.earlier, earlier, rows, columns))
+        h = torch.cat(parts, dim=1)
+        for layer in self.fuse:
+            pointwise = isinstance(layer, nn.Conv2d)
+            h = F.linear(h, layer.weight.double().flatten(1), layer.bias.double()) if pointwise else layer(h)
+        return h
+
+
+def _conv_at(conv: nn.Conv2d, field: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """A convolution (P, out) at some positions of a field (h + 4, w + 4, in), in float64."""
+    weight = conv.weight.double()
+    mask = conv.mask[0, 0] if isinstance(conv, CheckerboardMaskedConv2d) else torch.ones(conv.kernel_size)
+    taps, offset = mask.nonzero().tolist(), _BORDER - conv.padding[0]
+    patches = torch.cat([field[rows + (offset + i), columns + (offset + j)] for i, j in taps], dim=1)
+    kernel = torch.cat([weight[:, :, i, j] for i, j in taps], dim=1)
+    return F.linear(patches, kernel, conv.bias.double())
 
 
 class CheckerboardHyperprior(LatentCodec):
@@ -240,26 +282,33 @@ class CheckerboardHyperprior(LatentCodec):
 
         Everything that decides a table is float64 or integer here. Returns ``y_hat`` (1, M, h, w) in float32.
         """
-        log_gain = self.log_gain[quality].double()[:, None, None]
-        norm = (self.log_std.double()[:, None, None] + log_gain).exp()
+        log_gain = self.log_gain[quality].double()
+        norm = (self.log_std.double() + log_gain).exp()
         height, width = shape or y.shape[-2:]
-        target = None if y is None else y.double() * log_gain.exp()
-        anchor = _anchor_mask(torch.empty(height, width, device=z_hat.device))
-        hyper = in_float64(self.h_s, z_hat, quality[None])
-        done = torch.zeros(1, 0, height, width, dtype=torch.float64, device=z_hat.device)
-        for parameters, row in zip(self.parameters_of, _group_slices(self.groups), strict=True):
-            current = torch.zeros(row.stop - row.start, height, width, dtype=torch.float64, device=z_hat.device)
-            for is_anchor in (True, False):
-                context = None if is_anchor else (current / norm[row])[None]
-                out = in_float64(parameters, hyper, done if done.shape[1] else None, context)
-                mean, log_scale = (t[0] for t in _distribution(out, norm[None, row]))
-                here = (anchor if is_anchor else ~anchor).expand_as(mean)
-                mean = snap(mean[here] * MEAN_STEPS).double() / MEAN_STEPS
-                indexes = snap(_scale_index(log_scale[here])).clamp(0, SCALE_LEVELS - 1)
-                wanted = None if target is None else torch.round(target[row][here] - mean).int()
-                current[here] = code(wanted, indexes).double() + mean
-            done = torch.cat((done, (current / norm[row])[None]), dim=1)
-        return (done * self.log_std.double().exp()[:, None, None]).float()
+        hyper = windowed(lambda z: in_float64(self.h_s, z, quality[None]), [z_hat], [1], _WINDOW, _REACH)
+        hyper = hyper[0].permute(1, 2, 0).contiguous()
+        anchor = _anchor_mask(hyper[..., 0])
+        done = hyper.new_zeros(height + 2 * _BORDER, width + 2 * _BORDER, len(norm))
+        inside = done[_BORDER : _BORDER + height, _BORDER : _BORDER + width]
+        with torch.autocast(done.device.type, enabled=False):
+            for parameters, row in zip(self.parameters_of, _group_slices(self.groups), strict=True):
+                for is_anchor in (True, False):
+                    rows, columns = (anchor if is_anchor else ~anchor).nonzero(as_tuple=True)
+                    earlier, anchors = done[..., : row.start], None if is_anchor else done[..., row]
+                    means, indexes = [], []
+                    for at in zip(rows.split(_POSITIONS), columns.split(_POSITIONS), strict=True):
+                        out = parameters.at(*at, hyper, earlier if row.start else None, anchors)
+                        mean, log_scale = _distribution(out, norm[row])
+                        means.append(snap(mean * MEAN_STEPS).double() / MEAN_STEPS)
+                        indexes.append(snap(_scale_index(log_scale)).clamp(0, SCALE_LEVELS - 1))
+                    mean, indexes = torch.cat(means), torch.cat(indexes)
+                    wanted = None
+                    if y is not None:
+                        target = y[row].permute(1, 2, 0)[rows, columns].double() * log_gain[row].exp()
+                        wanted = torch.round(target - mean).int().T.flatten()
+                    coded = code(wanted, indexes.T.flatten()).reshape(mean.shape[1], -1).T
+                    inside[..., row][rows, columns] = (coded.double() + mean) / norm[row]
+        return (inside * self.log_std.double().exp()).permute(2, 0, 1)[None].float()
 
 
 def _distribution(parameters: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:

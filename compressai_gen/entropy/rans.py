@@ -7,9 +7,11 @@ from compressai.ans import RansDecoder
 from compressai.entropy_models import EntropyModel
 from torch import Tensor
 
-__all__ = ["MeteredDecoder", "flat_list", "open_stream", "tables"]
+__all__ = ["PRECISION", "MeteredDecoder", "flat_list", "open_stream", "tables"]
 
-_PRECISION = 16
+PRECISION = 16
+"""Bits of a probability in the range coder's tables."""
+
 _NIBBLE = 4
 
 
@@ -48,7 +50,7 @@ class MeteredDecoder:
         escape = np.array(cdf_lengths)[rows] - 2
         escaped = (values < 0) | (values >= escape)
         slots, table = np.where(escaped, escape, values), np.array(cdfs, dtype=np.int64)
-        bits = _PRECISION - np.log2(table[rows, slots + 1] - table[rows, slots])
+        bits = PRECISION - np.log2(table[rows, slots + 1] - table[rows, slots])
         # What a table does not hold follows it as a number of nibbles, and those.
         rest = np.where(values < 0, -2 * values - 1, 2 * (values - escape))[escaped]
         nibbles = sum(rest >> shift > 0 for shift in range(0, 64, _NIBBLE)) if len(rest) else rest

@@ -6,16 +6,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from compressai.ans import BufferedRansEncoder
+from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor
 
 from compressai_gen.entropy.exact import Snap
-from compressai_gen.entropy.rans import open_stream
+from compressai_gen.entropy.rans import PRECISION, MeteredDecoder
 
-__all__ = ["PRECISION", "TokenCoder", "TokenCost", "TokenDecoder", "TokenEncoder", "TokenMeter", "frequencies"]
-
-PRECISION = 16
-"""Bits of a probability in the range coder's tables."""
+__all__ = ["TokenCoder", "TokenCost", "TokenDecoder", "TokenEncoder", "frequencies"]
 
 LOGIT_STEPS = 16
 """Logits are snapped to 1/16: the rate lost is below 0.1 %."""
@@ -72,28 +69,14 @@ class TokenEncoder:
 class TokenDecoder:
     """Decodes tokens that :class:`TokenEncoder` coded."""
 
-    def __init__(self, payload: bytes, capacity: int):
-        self._coder = open_stream(payload, capacity)
+    def __init__(self, coder: RansDecoder | MeteredDecoder):
+        self._coder = coder
 
     def __call__(self, tokens: Tensor | None, table: Tensor) -> Tensor:
         """Decodes tokens (P,) by frequencies (P, K)."""
         if not len(table):
             return torch.zeros(0, dtype=torch.int64)
         return torch.tensor(self._coder.decode_stream(list(range(len(table))), *_cdfs(table)))
-
-
-class TokenMeter:
-    """Decodes as a :class:`TokenDecoder` does, and counts the bits."""
-
-    def __init__(self, decoder: TokenDecoder) -> None:
-        self._decoder = decoder
-        self.bits = 0.0
-
-    def __call__(self, tokens: Tensor | None, table: Tensor) -> Tensor:
-        """Decodes tokens (P,) by frequencies (P, K)."""
-        decoded = self._decoder(tokens, table)
-        self.bits += float((PRECISION - table.gather(1, decoded[:, None]).double().log2()).sum())
-        return decoded
 
 
 class TokenCost:

@@ -1,6 +1,7 @@
 """What each part of a codec is worth: ``python -m compressai_gen.eval.ablation cgdm --dataset kodak``.
 
-Parts are switched off by options of the encoder and the decoder, with the same weights; rows add one part at a time.
+Parts are switched off by options of the encoder and the decoder, with the same weights; rows add one part at a time,
+and then put something simpler in the place of one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from compressai_gen.codecs import check_qualities, find_codec
 from compressai_gen.data import load_dataset
 from compressai_gen.errors import CodecError
@@ -19,6 +23,7 @@ from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
 from compressai_gen.files import write_table
 from compressai_gen.metrics import DEFAULT_METRICS, ReferenceMetrics
+from compressai_gen.metrics.full_reference import central_quarter
 from compressai_gen.programs import exit_status
 
 __all__ = ["VARIANTS", "ablate", "main"]
@@ -31,6 +36,18 @@ class Variant(NamedTuple):
     decode: dict[str, Any]
 
 
+class CentralRegion(NamedTuple):
+    """A region of interest for any picture: its central quarter, so many times as important as the rest."""
+
+    weight: float
+
+    def __call__(self, height: int, width: int) -> Tensor:
+        """Returns the importance (H, W)."""
+        importance = torch.ones(height, width)
+        importance[central_quarter(height, width)] = self.weight
+        return importance
+
+
 VARIANTS: dict[str, dict[str, Variant]] = {
     "cgdm": {
         "base": Variant({}, {"steps": 0}),
@@ -39,6 +56,18 @@ VARIANTS: dict[str, dict[str, Variant]] = {
         "+ SFF": Variant({}, {}),
         "+ online optimization": Variant({"online_steps": 50}, {}),
     },
+    "mridc": {
+        "tokens, plain decoder": Variant({}, {"steps": 0, "prediction": False}),
+        "+ prediction of unsent tokens": Variant({}, {"steps": 0}),
+        "+ diffusion": Variant({}, {}),
+        "region of interest": Variant({"importance": CentralRegion(20.0)}, {}),
+        "random mask": Variant({"masking": "random"}, {}),
+        "grid mask": Variant({"masking": "grid"}, {}),
+    },
+}
+METRICS = {
+    "cgdm": DEFAULT_METRICS,
+    "mridc": (*DEFAULT_METRICS, "lpips_complex", "psnr_central", "lpips_central"),
 }
 
 
@@ -54,9 +83,9 @@ def ablate(model: str, qualities: Sequence[int], dataset: str, data_root: str | 
     jobs = []
     for name, variant in VARIANTS[model].items():
         jobs.append(Job(codec.variant(name, variant), check_qualities(codec, qualities)))
-    store = RowStore(output / f".{model}.rows.jsonl", list(DEFAULT_METRICS), "cpu")
+    store = RowStore(output / f".{model}.rows.jsonl", list(METRICS[model]), "cpu")
     images = load_dataset(dataset, data_root, limit)
-    rows = measure(jobs, images, ReferenceMetrics(DEFAULT_METRICS), store=store)
+    rows = measure(jobs, images, ReferenceMetrics(METRICS[model]), store=store)
     table = tables.summarize(tables.per_image(rows)).drop(columns="source").rename(columns={"codec": "variant"})
     write_table(table, output / f"{model}.csv")
     return table

@@ -1,6 +1,7 @@
 """A figure of crops at matched bytes: ``python -m compressai_gen.eval.compare cgdm avif --dataset kodak --bpp 0.1``.
 
-A row per image: the original, then each codec at the quality whose bytes are nearest to the target.
+A row per image: the original, then each codec at the quality whose bytes are nearest to the target, or at a named one
+(``mridc@2``). With ``--masks``, the mask of a codec that has one stands beside its picture.
 """
 
 from __future__ import annotations
@@ -21,16 +22,27 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from compressai_gen.codecs import Codec, LearnedCodec, find_codec
+from compressai_gen.codecs import Codec, LearnedCodec, check_qualities, find_codec
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, CompressaiGenError, DatasetError, ImageError
 from compressai_gen.eval.plots import STYLE
 from compressai_gen.files import replacing
+from compressai_gen.layers.transforms import BLOCK
 from compressai_gen.metrics import METRICS, ReferenceMetrics
+from compressai_gen.models import MRIDC
 from compressai_gen.models.base import DecoderOptions
 from compressai_gen.programs import exit_status
 
-__all__ = ["build_parser", "compare", "comparison_figure", "detailed_crop", "main", "nearest_quality", "parse_codec"]
+__all__ = [
+    "Column",
+    "build_parser",
+    "compare",
+    "comparison_figure",
+    "detailed_crop",
+    "main",
+    "nearest_quality",
+    "parse_column",
+]
 
 _METRICS = ("lpips", "dists")
 _STRIDE = 8  # pixels between the crops that are tried
@@ -45,16 +57,27 @@ class Panel(NamedTuple):
     label: str
 
 
-def parse_codec(text: str, device: str | torch.device = "cpu") -> Codec:
-    """Return the codec of ``name`` or ``name:option=value,…``, the options being the decoder's of one of our models.
+class Column(NamedTuple):
+    """A codec, and the qualities that it may be shown at."""
+
+    codec: Codec
+    qualities: tuple[int, ...]
+
+
+def parse_column(text: str, device: str | torch.device = "cpu") -> Column:
+    """Return the column of ``name[@quality][:option=value,…]``, the options being the decoder's of one of our models.
 
     Raises:
-        CodecError: the codec is unknown or has no such option.
+        CodecError: the codec is unknown or has no such quality or option.
     """
-    name, _, settings = text.partition(":")
+    named, _, settings = text.partition(":")
+    name, _, quality = named.partition("@")
     codec = find_codec(name, device)
+    if quality and not quality.isdecimal():
+        raise CodecError(f"'{text}': after @ stands a quality of {name}, one of {codec.qualities}")
+    qualities = check_qualities(codec, [int(quality)]) if quality else codec.qualities
     if not settings:
-        return codec
+        return Column(codec, qualities)
     known = ", ".join(field.name for field in fields(DecoderOptions))
     try:
         pairs = [setting.split("=") for setting in settings.split(",")]
@@ -64,28 +87,39 @@ def parse_codec(text: str, device: str | torch.device = "cpu") -> Codec:
         raise CodecError(f"'{text}' has no decoder options; write {name}:option=value,… with {known}") from error
     if not isinstance(codec, LearnedCodec):
         raise CodecError(f"{name} has no decoder options; only the models of this package have")
-    return codec.variant(text, ({}, options))
+    return Column(codec.variant(f"{name}:{settings}", ({}, options)), qualities)
 
 
-def nearest_quality(codec: Codec, image: Tensor, bpp: float, metrics: ReferenceMetrics) -> tuple[Tensor, str]:
-    """Encode at every quality, and decode the one whose bytes are nearest to a rate.
+def nearest_quality(
+    column: Column, image: Tensor, bpp: float, metrics: ReferenceMetrics
+) -> tuple[Tensor, str, Tensor | None]:
+    """Encode at every quality of a column, and decode the one whose bytes are nearest to a rate.
 
     Args:
-        codec: what codes.
+        column: what codes.
         image: uint8 of shape (3, H, W).
         bpp: the rate in bits per pixel.
         metrics: with `image` as its original.
 
     Returns:
-        The reconstruction, of the shape of the image, and a label with quality, rate and metrics.
+        The reconstruction, of the shape of the image; a label with quality, rate and metrics; and the mask as a grey
+        picture of the image's shape, black where nothing was sent and white where most was, if the codec has one.
     """
+    codec = column.codec
     pixels = image.shape[1] * image.shape[2]
-    encoded = {quality: codec.encode(image, quality) for quality in codec.qualities}
+    encoded = {quality: codec.encode(image, quality) for quality in column.qualities}
     quality = min(encoded, key=lambda q: abs(8 * encoded[q].n_bytes / pixels - bpp))
     decoded = codec.decode(encoded[quality], quality)
     figures = [f"{METRICS[name].label.split()[0]} {value:.3f}" for name, value in metrics.measure(decoded).items()]
     rate = 8 * encoded[quality].n_bytes / pixels
-    return decoded, "\n".join([f"{codec.name}, quality {quality}", f"{rate:.4f} bpp", "  ".join(figures)])
+    label = "\n".join([f"{codec.name}, quality {quality}", f"{rate:.4f} bpp", "  ".join(figures)])
+    model = codec.model(quality) if isinstance(codec, LearnedCodec) else None
+    if not isinstance(model, MRIDC):
+        return decoded, label, None
+    levels = model.sent_levels(encoded[quality].strings[0], image.shape[1:]).cpu()
+    grey = (levels * 255 // model.quantizer.levels).to(torch.uint8)
+    mask = grey.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[: image.shape[1], : image.shape[2]]
+    return decoded, label, mask.expand_as(image)
 
 
 def detailed_crop(image: Tensor, size: int) -> tuple[int, int]:
@@ -122,30 +156,32 @@ def comparison_figure(rows: Sequence[Sequence[Panel]]) -> Figure:
 
 
 def compare(
-    codecs: Sequence[Codec],
+    columns: Sequence[Column],
     dataset: ImageDataset,
     corners: Sequence[tuple[int, int]] | None,
     size: int,
     bpp: float,
     metrics: ReferenceMetrics,
     output: Path,
+    masks: bool = False,
 ) -> None:
     """Code the images of a dataset and write the figure.
 
     Args:
-        codecs: a column each.
+        columns: what codes.
         dataset: a row each.
         corners: left and top of each image's crop; None: the most detailed ones.
         size: of the crops in pixels.
         bpp: the target rate.
         metrics: measured on whole images.
         output: a PNG file.
+        masks: also show the masks of codecs that have one.
 
     Raises:
         ImageError: a crop does not lie in its image.
     """
     rows = []
-    with tqdm(total=len(dataset) * len(codecs), unit="image") as bar:
+    with tqdm(total=len(dataset) * len(columns), unit="image") as bar:
         for index, (name, image) in enumerate(dataset):
             if min(image.shape[1:]) < size:
                 raise ImageError(f"{name} is smaller than the crops of {size} pixels; choose a smaller --size")
@@ -155,10 +191,12 @@ def compare(
             crop = (slice(None), slice(top, top + size), slice(left, left + size))
             metrics.set_original(image)
             panels = [Panel(image[crop], f"{name}\noriginal")]
-            for codec in codecs:
-                bar.set_postfix_str(f"{name} {codec.name}")
-                decoded, label = nearest_quality(codec, image, bpp, metrics)
+            for column in columns:
+                bar.set_postfix_str(f"{name} {column.codec.name}")
+                decoded, label, mask = nearest_quality(column, image, bpp, metrics)
                 panels.append(Panel(decoded[crop], label))
+                if masks and mask is not None:
+                    panels.append(Panel(mask[crop], "mask: tokens per position\nblack 0, grey 1, white 2"))
                 bar.update()
             rows.append(panels)
     figure = comparison_figure(rows)
@@ -172,13 +210,19 @@ def build_parser() -> argparse.ArgumentParser:
         "python -m compressai_gen.eval.compare", description="Write a figure of crops at matched bytes."
     )
     add = parser.add_argument
-    add("codecs", nargs="+", metavar="CODEC", help="name, or name:option=value,… of the decoder, as cgdm:steps=0")
+    add(
+        "codecs",
+        nargs="+",
+        metavar="CODEC",
+        help="name, name@quality, or either with :option=value,… of the decoder, as cgdm:steps=0",
+    )
     add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
     add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
     add("--images", nargs="+", metavar="NAME", help="images of it (default: the first three)")
     add("--crops", nargs="+", type=_corner, metavar="LEFT,TOP", help="one per image (default: the most detailed)")
     add("--size", type=int, default=192, help="of the crops in pixels (default: %(default)s)")
     add("--bpp", type=float, default=0.1, help="rate that each codec's quality is chosen for (default: %(default)s)")
+    add("--masks", action="store_true", help="draw the masks of codecs that have one beside their pictures")
     add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
     add("--output", type=Path, metavar="PNG", help="default: results/<dataset>/comparison.png")
     return parser
@@ -196,7 +240,7 @@ def _corner(text: str) -> tuple[int, int]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    codecs = [parse_codec(text, args.device) for text in args.codecs]
+    columns = [parse_column(text, args.device) for text in args.codecs]
     dataset = load_dataset(args.dataset, args.data_root)
     names = args.images or dataset.image_names[:3]
     unknown = [name for name in names if name not in dataset.image_names]
@@ -212,7 +256,7 @@ def _run(args: argparse.Namespace) -> None:
         _METRICS, args.device, on_missing=lambda error: print(f"metric skipped: {error}", file=sys.stderr)
     )
     output = args.output or Path("results") / dataset.name / "comparison.png"
-    compare(codecs, chosen, args.crops, args.size, args.bpp, metrics, output)
+    compare(columns, chosen, args.crops, args.size, args.bpp, metrics, output, args.masks)
     print(f"written to {output}")
 
 

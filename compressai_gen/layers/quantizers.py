@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 __all__ = ["ResidualVectorQuantizer"]
 
+_VECTORS = 1 << 15
+# As many are compared with a codebook at once.
+
 
 class ResidualVectorQuantizer(nn.Module):
     """Quantizes vectors in levels, each coding what the levels before left over.
@@ -68,7 +71,8 @@ class ResidualVectorQuantizer(nn.Module):
             index = self.nearest(vectors.detach(), level)
             tokens[:, level][sent] = index
             codes = self.codebooks[level][index]
-            if self.training:
+            # Where nothing learns from the result, codebooks do not either: other parts train on a frozen quantizer.
+            if self.training and torch.is_grad_enabled():
                 self._update(vectors.detach(), index, level)
             step = torch.zeros_like(y_hat)
             step[sent] = codes
@@ -84,7 +88,10 @@ class ResidualVectorQuantizer(nn.Module):
         # Distances in float32: bfloat16 would confuse neighbouring entries.
         with torch.autocast(vectors.device.type, enabled=False):
             entries = self.codebooks[level]
-            return torch.addmm(entries.square().sum(1), vectors, entries.T, alpha=-2).argmin(1)
+            squares = entries.square().sum(1)
+            # In parts, as there are as many distances to a vector as entries.
+            parts = vectors.split(_VECTORS)
+            return torch.cat([torch.addmm(squares, part, entries.T, alpha=-2).argmin(1) for part in parts])
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Sums the codes of tokens (N, L, h, w), -1 for none, to (N, D, h, w) of the codebooks' type."""

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressai_gen.layers.windows import windowed
+
 __all__ = [
     "BLOCK",
     "AnalysisTransform",
@@ -24,6 +26,9 @@ __all__ = [
 
 BLOCK = 16
 """Downsampling factor of the latent: one latent position stands for a block of 16x16 pixels."""
+
+_WINDOW = 128
+# Largest side in blocks of what ``g_a`` sees at once; its feature maps then take some 100 MB each.
 
 
 class QualityModulation(nn.Module):
@@ -96,9 +101,17 @@ class AnalysisTransform(nn.Module):
             stages.extend(ResidualBlock(width, n_qualities) for _ in range(n))
         self.stages = stages
         self.head = _zero_conv(widths[-1], latent_channels)
+        # Pixels per side that one position of each stage stands for; a 3x3 convolution reaches one position.
+        strides = [4 << i for i in range(len(widths))]
+        reach = strides[0] + sum(strides[:-1]) + strides[-1]
+        reach += sum(2 * n * stride for n, stride in zip(blocks, strides, strict=True))
+        self.reach = -(-reach // BLOCK)
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:
-        """Returns the latent ``y`` in float32."""
+        """Returns the latent ``y`` in float32; large images are transformed in windows."""
+        return windowed(lambda part: self._transform(part, quality), [x], [BLOCK], _WINDOW, self.reach)
+
+    def _transform(self, x: Tensor, quality: Tensor) -> Tensor:
         # The linear path carries values far larger than one quantization step, which bfloat16 would round away.
         with torch.autocast(x.device.type, enabled=False):
             linear = self.linear(x.float() if self.linear.weight.dtype == torch.float32 else x)

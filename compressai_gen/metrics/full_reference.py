@@ -17,8 +17,10 @@ from typing import Any, Protocol
 import DISTS_pytorch
 import lpips
 import torch
+import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
+from torchvision.transforms.functional import rgb_to_grayscale
 
 from compressai_gen.errors import MetricError
 from compressai_gen.metrics.weights import loading
@@ -26,12 +28,15 @@ from compressai_gen.metrics.weights import loading
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
+    "CentralMetric",
+    "ComplexLpipsMetric",
     "DistsMetric",
     "FigureSpec",
     "LpipsMetric",
     "Metric",
     "MetricSpec",
     "ReferenceMetrics",
+    "central_quarter",
     "create_metric",
 ]
 
@@ -114,6 +119,57 @@ class LpipsMetric:
         return image.float().unsqueeze(0) / 127.5 - 1
 
 
+class ComplexLpipsMetric(LpipsMetric):
+    """LPIPS (AlexNet) in the complex half of a picture, where an extreme-low rate hurts most.
+
+    The mean of LPIPS' spatial map over those 32x32 cells of the original whose luma varies at least as the median
+    cell's does: MRIDC's key-region consistency.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        super().__init__("alex", device)
+        self.model.spatial = True
+
+    def prepare(self, original: Tensor) -> tuple[Any, Tensor]:
+        """Return the backbone's activations of the original and the complex half's share of each pixel."""
+        luma = rgb_to_grayscale(original).float()[None]
+        mean, square = (F.avg_pool2d(v, 32, ceil_mode=True) for v in (luma, luma.square()))
+        variance = square - mean.square()
+        half = (variance >= variance.quantile(0.5)).float()
+        share = half.repeat_interleave(32, 2).repeat_interleave(32, 3)[..., : luma.shape[2], : luma.shape[3]]
+        return super().prepare(original), share / share.sum()
+
+    def compare(self, prepared: tuple[Any, Tensor], reconstruction: Tensor) -> float:
+        """Return the distance; 0 is a perfect picture."""
+        features, share = prepared
+        # The second argument's size is not asked for, and features have none.
+        return (self.model(self._scale(reconstruction), features) * share).sum().item()
+
+
+def central_quarter(height: int, width: int) -> tuple[slice, slice]:
+    """Return the rows and columns in the middle of a picture that make a quarter of it."""
+    return slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+
+
+class CentralMetric:
+    """Another metric in the central quarter of a picture, where ablations put their region of interest."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def prepare(self, original: Tensor) -> Any:
+        """Return what the metric computes from the original's part."""
+        return self._metric.prepare(_centre(original))
+
+    def compare(self, prepared: Any, reconstruction: Tensor) -> float:
+        """Return the metric of the part."""
+        return self._metric.compare(prepared, _centre(reconstruction))
+
+
+def _centre(image: Tensor) -> Tensor:
+    return image[(slice(None), *central_quarter(*image.shape[1:]))]
+
+
 class _CachedDists(DISTS_pytorch.DISTS):
     def forward_once(self, x: Any) -> Any:
         return super().forward_once(x) if isinstance(x, Tensor) else x
@@ -181,6 +237,11 @@ METRICS: dict[str, MetricSpec] = {
     "psnr": MetricSpec("PSNR [dB]", True, 1, lambda device: Psnr()),
     "ms_ssim": MetricSpec("MS-SSIM", True, 161, lambda device: MsSsim()),  # four halvings of an 11-pixel window
     "lpips": MetricSpec("LPIPS (AlexNet)", False, 31, lambda device: LpipsMetric("alex", device)),
+    "lpips_complex": MetricSpec("LPIPS in the complex half", False, 31, lambda device: ComplexLpipsMetric(device)),
+    "psnr_central": MetricSpec("PSNR in the central quarter [dB]", True, 2, lambda device: CentralMetric(Psnr())),
+    "lpips_central": MetricSpec(
+        "LPIPS in the central quarter", False, 62, lambda device: CentralMetric(LpipsMetric("alex", device))
+    ),
     "lpips_vgg": MetricSpec("LPIPS (VGG)", False, 16, lambda device: LpipsMetric("vgg", device)),
     "dists": MetricSpec("DISTS", False, 1, lambda device: DistsMetric(device)),
 }

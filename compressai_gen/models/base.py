@@ -32,6 +32,7 @@ class DecoderOptions:
         seed: of the noise; None: the stream's own, so that the same bytes always give the same picture.
         consistency: whether the consistency branch guides the denoiser.
         syntax: whether the syntax in the stream is used.
+        prediction: whether unsent tokens are predicted, or else filled from their neighbours.
         tile: largest side in pixels of the tiles that large images are decoded in, a multiple of 64 from 256 up.
     """
 
@@ -39,6 +40,7 @@ class DecoderOptions:
     seed: int | None = None
     consistency: bool = True
     syntax: bool = True
+    prediction: bool = True
     tile: int = 1024
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class GenerativeCodec(CompressionModel):
     n_qualities = 5
     multiple: int
     """Images are padded to multiples of this many pixels by repeating the last row and column."""
+    knows_regions = False
+    """Whether :meth:`compress` takes an ``importance`` of pixels."""
     default_steps = 1
     """Of the sampler, where the codec has a generative half."""
 
@@ -77,11 +81,11 @@ class GenerativeCodec(CompressionModel):
         return model
 
     @abstractmethod
-    def analyze(self, x: Tensor, quality: Tensor) -> Tensor:
-        """Maps padded images (N, 3, H, W) to latents, one row an image."""
+    def analyze(self, x: Tensor, quality: Tensor) -> Sequence[Any]:
+        """Maps padded images (N, 3, H, W) to what is coded of each."""
 
     @abstractmethod
-    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
+    def encode_latent(self, latent: Any, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
         """Codes one image's latent at a quality (integer from 0, no dimension); ``x`` (1, 3, H, W) is the image."""
 
     @abstractmethod
@@ -123,6 +127,8 @@ class GenerativeCodec(CompressionModel):
                 f"{self.name} takes RGB images in [0, 1] as floats (N, 3, H, W), not {x.dtype} {tuple(x.shape)}"
             )
         padding = _missing(x.shape[3], self.multiple), _missing(x.shape[2], self.multiple)
+        if not any(padding):
+            return x
         return F.pad(x, (0, padding[0], 0, padding[1]), mode="replicate")
 
     @torch.no_grad()
@@ -166,7 +172,7 @@ class GenerativeCodec(CompressionModel):
                     strings[i] = tuned
         return {"strings": [strings], "shape": torch.Size(size)}
 
-    def _encode(self, latent: Tensor, quality: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
+    def _encode(self, latent: Any, quality: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
         phase, payload = encode_at_safe_phase(lambda snap: self.encode_latent(latent, quality, snap, x[None]))
         return pack(self.name, Stream(int(quality), phase, payload), size)
 
@@ -211,7 +217,7 @@ class GenerativeCodec(CompressionModel):
         with self.picture_precision():
             seeds = [s.checksum if chosen.seed is None else chosen.seed for s in streams]
             x_hat = self.synthesize(decoded, q, seeds, chosen)
-        return {"x_hat": x_hat[..., :height, :width].float().clamp(0, 1)}
+        return {"x_hat": x_hat[..., :height, :width].float().clamp_(0, 1)}
 
     @torch.no_grad()
     def stream_bits(self, string: bytes, shape: Sequence[int]) -> dict[str, float]:

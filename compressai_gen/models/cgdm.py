@@ -18,6 +18,7 @@ from compressai_gen.entropy.hyperprior import CheckerboardHyperprior
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
+from compressai_gen.layers.windows import windowed
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
 from compressai_gen.models.online import RateDistortion, optimize_online
 
@@ -26,6 +27,10 @@ __all__ = ["CGDM"]
 DISTORTION_WEIGHTS = (0.255, 0.577, 1.297, 3.226, 8.484)
 MSE_WEIGHT = 40.0
 """Lambda of each quality, which the shipped weights' training was steered to, and what it weighted beside LPIPS."""
+
+_SYNTAX_WINDOW, _SYNTAX_HALO = 16, 2
+# Regions per side whose syntax is analyzed at once, and those around them that the base decoder is run on too. It
+# looks a little farther, but the syntax is the encoder's choice: nothing needs it exact.
 
 
 class _Decoded(NamedTuple):
@@ -226,7 +231,7 @@ class CGDM(GenerativeCodec):
         y_hat = torch.cat([d.y_hat for d in decoded])
         steps = self.steps(options)
         if not steps:
-            return synthesize_tiled(self._base, y_hat, quality, options.tile)[0]
+            return synthesize_tiled(self._base, y_hat, quality, options.tile)
         syntax = torch.cat([d.syntax for d in decoded]) if options.syntax else None
         return self.restorer.restore(
             self._base, y_hat, syntax, quality, seeds, steps, options.tile, options.consistency
@@ -237,6 +242,9 @@ class CGDM(GenerativeCodec):
         return BaseDecoder(self.g_s.features, self.g_s.picture, self.latent_codec.normalize)
 
     def _analyze_syntax(self, x: Tensor, y_hat: Tensor, quality: Tensor) -> Tensor:
-        with self.picture_precision():
+        def analyze(x: Tensor, y_hat: Tensor) -> Tensor:
             x_base = self.g_s(y_hat, quality)
             return self.syntax.analyze(to_residual(x, x_base), to_sample(x_base), quality)
+
+        with self.picture_precision():
+            return windowed(analyze, [x, y_hat], [REGION, REGION // BLOCK], _SYNTAX_WINDOW, _SYNTAX_HALO)

@@ -5,36 +5,82 @@ Compression (CVPR 2025), the Map-guided Masked Realistic Image Diffusion Codec.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from compressai.ans import RansDecoder
 from compressai.registry import register_model
 from torch import Tensor, nn
 
+from compressai_gen.diffusion.denoiser import to_sample
+from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled, to_residual
 from compressai_gen.entropy.exact import Snap, in_float64
-from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, TokenMeter, frequencies
-from compressai_gen.layers.masking import N_GROUPS, coding_groups, fill_unsent, grid_levels
-from compressai_gen.layers.prediction import TokenPredictor
+from compressai_gen.entropy.rans import MeteredDecoder, open_stream
+from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, frequencies
+from compressai_gen.errors import CodecError, ImageError
+from compressai_gen.layers.masking import (
+    CELL,
+    DENSITIES,
+    N_GROUPS,
+    allocate,
+    cell_means,
+    coding_groups,
+    fill_unsent,
+    grid_importance,
+    importance_of,
+    levels_of,
+    random_importance,
+    random_regions,
+)
+from compressai_gen.layers.prediction import MaskPredictor, TokenPredictor
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
+from compressai_gen.layers.windows import windowed
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
 
 __all__ = ["MRIDC"]
 
-TOKEN_BUDGETS = ((1, 0), (2, 0), (4, 0), (4, 2), (4, 4))
-"""Quality is the token budget: how many of the four coding groups get the first and the second level."""
+TOKENS_PER_POSITION = (0.16, 0.32, 0.6, 1.05, 1.7)
+"""Quality is the token budget, relative to the number of positions (blocks of 16x16 pixels)."""
+
+_WINDOW = 256
+# Positions per side that the predictor sees at once.
+
+_TOKENS = 2048
+# As many are coded at once.
+
+_MASKINGS = {"random": random_importance, "grid": grid_importance}
+
+
+class _Latent(NamedTuple):
+    """One image's vectors (D, h, w) and its mask's densities (r, c)."""
+
+    y: Tensor
+    densities: Tensor
+
+
+class _Decoded(NamedTuple):
+    """What a stream holds of one image: tokens (L, h, w), -1 where none is sent, and densities (r, c)."""
+
+    tokens: Tensor
+    densities: Tensor
 
 
 @register_model("mridc")
 class MRIDC(GenerativeCodec):
-    r"""Masked vector-quantized codec; this version has a regular mask and a plain decoder.
+    r"""Masked vector-quantized codec.
 
     .. code-block:: none
 
-                ┌───┐  y  ┌────────────┐ tokens ┌─────┐ bytes ┌─────┐ tokens ┌────────────┐ y_hat ┌───┐
-        x ──►───┤g_a├──►──┤ quantizer  ├───►────┤ AE  ├──►────┤ AD  ├───►────┤ embed,     ├──►────┤g_s├──►── x_hat
-                └───┘     │ RVQ, masked│        └──┬──┘       └──┬──┘        │ fill unsent│       └───┘
-                          └────────────┘           └─ predictor ─┘           └────────────┘
+                ┌───┐  y  ┌───────────┐ tokens ┌─────────┐ tokens ┌────────────┐ y_hat ┌───┐ x_base
+        x ──┬─►─┤g_a├──►──┤ quantizer ├───►────┤ AE … AD ├───►────┤ predictor  ├─┬──►──┤g_s├───┬────────────┐
+            │   └───┘     └─────┬─────┘        └────┬────┘        │ completes  │ │     └─┬─┘   │   noise    │
+            │                   │ mask              │             └─────┬──────┘ │       │features│         │
+            │ importance ┌──────┴─────┐             │        confidence │        ▼       ▼     ▼  ▼         ▼
+            └─────►──────┤ allocate   ├─────────────┘                   └────►┌─────────────┐ ┌──────────┐ ┌┴┐
+                         └────────────┘                                       │ consistency ├►┤ denoiser ├►┤+├► x_hat
+                                                                              └─────────────┘ └──────────┘ └─┘
 
     Args:
         channels: D, length of the vectors that are quantized.
@@ -43,10 +89,15 @@ class MRIDC(GenerativeCodec):
         blocks: residual blocks of ``g_a`` there.
         decoder_blocks: residual blocks of ``g_s`` there.
         predictor_width: channels inside the token predictor.
+        predictor_depth: transformer blocks of the token predictor.
+        diffusion: whether the model has its generative half; without, it has the base decoder alone.
+        denoiser_widths: channels of the denoiser at 1/4, 1/8 and 1/16 of the resolution.
+        denoiser_layers: residual blocks of the denoiser there.
     """
 
     name = "mridc"
-    multiple = BLOCK
+    multiple = 4 * BLOCK
+    knows_regions = True
 
     def __init__(
         self,
@@ -56,135 +107,356 @@ class MRIDC(GenerativeCodec):
         blocks: Sequence[int] = (1, 2, 2),
         decoder_blocks: Sequence[int] = (3, 3, 4),
         predictor_width: int = 192,
+        predictor_depth: int = 4,
+        diffusion: bool = True,
+        denoiser_widths: Sequence[int] = (96, 128, 144),
+        denoiser_layers: int = 1,
     ):
         super().__init__()
-        levels = len(TOKEN_BUDGETS[0])
-        self.g_a = AnalysisTransform(channels, widths, blocks, self.n_qualities)
-        self.g_s = SynthesisTransform(channels, widths, decoder_blocks, self.n_qualities, side_channels=levels)
+        levels, n = len(DENSITIES[0]), self.n_qualities
+        self.g_a = AnalysisTransform(channels, widths, blocks, n)
+        self.g_s = SynthesisTransform(channels, widths, decoder_blocks, n, side_channels=levels)
         self.quantizer = ResidualVectorQuantizer(channels, entries, levels)
-        self.predictor = TokenPredictor(channels, entries, levels, predictor_width)
+        self.predictor = TokenPredictor(channels, entries, levels, predictor_width, predictor_depth)
+        self.mask_predictor = MaskPredictor(len(DENSITIES))
         self.register_buffer("code_std", torch.ones(channels))
+        self.register_buffer("tokens_per_position", torch.tensor(TOKENS_PER_POSITION), persistent=False)
+        if diffusion:
+            self.restorer = Restorer(channels + levels, widths, denoiser_widths, denoiser_layers, n)
 
-    def forward(self, x: Tensor, quality: Tensor | int | None = None) -> dict[str, Any]:
+    @classmethod
+    def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> MRIDC:
+        """Builds the model of ``config`` with these weights, with its generative half if they have one."""
+        diffusion = any(name.startswith("restorer.") for name in state_dict)
+        return super().from_state_dict(state_dict, **{"diffusion": diffusion, **config})
+
+    def forward(
+        self, x: Tensor, quality: Tensor | int | None = None, timesteps: Tensor | None = None
+    ) -> dict[str, Any]:
         """Estimates what :meth:`compress` and :meth:`decompress` do.
 
         Args:
             x: (N, 3, H, W) in [0, 1].
             quality: one for all, or a tensor (N,) with one for each image, from 1; the model's own by default.
+            timesteps: (N,), to train the generative half there.
 
         Returns:
-            ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``tokens`` and ``header``; in training mode also
-            ``commitment`` (N,), the mean squared distance of vectors to their codes.
+            ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``mask``, ``tokens`` and ``header``. In training mode
+            ``x_hat`` is ``x_base``, and there is ``commitment`` (N,), the mean squared distance of vectors to codes,
+            and ``completion``, the likelihoods of the tokens that unsent positions would have had; those of tokens are
+            of one pass of the coding order, drawn at random. With ``timesteps``, ``x_hat``, ``x_base`` and no
+            likelihoods.
         """
         q = quality - 1 if isinstance(quality, Tensor) else self._quality_index(quality, x.shape[0])
+        padded = self.pad(x)
         with self.picture_precision():
-            y = self.analyze(self.pad(x), q)
-        levels = self._levels(q, y.shape[-2:])
-        y_hat, tokens, commitment = self.quantizer(y, levels)
+            # Trained on masks of callers' regions of interest too.
+            importance = random_regions(len(x), *padded.shape[-2:]).to(x) if self.training else None
+            latents = self.analyze(padded, q, importance)
+        densities = torch.stack([latent.densities for latent in latents])
+        levels = levels_of(densities)
+        y = torch.stack([latent.y for latent in latents])
+        if timesteps is not None:
+            return self._estimate_restored(padded, y, levels, q, timesteps)
+        if self.training:
+            return self._training_forward(x, y, densities, levels, q)
+        _, tokens, _ = self.quantizer(y, levels)
+        decoded = [_Decoded(*pair) for pair in zip(tokens, densities, strict=True)]
+        likelihoods = {"mask": [], "tokens": []}
+        for item, q_i in zip(decoded, q, strict=True):
+            mask_cost, cost = TokenCost(), TokenCost()
+            self._walk_mask(item.densities.shape, q_i, Snap(), mask_cost, item.densities)
+            self._walk(levels_of(item.densities), Snap(), cost, item.tokens)
+            likelihoods["mask"].append(torch.cat(mask_cost.likelihoods))
+            likelihoods["tokens"].append(torch.cat(cost.likelihoods) if cost.likelihoods else torch.ones(0))
         with self.picture_precision():
-            x_hat = self._render(y_hat, levels, q)[..., : x.shape[2], : x.shape[3]]
-        likelihoods = {"tokens": self._likelihoods(tokens, levels), "header": self.header_likelihoods(x)}
-        return {"x_hat": x_hat, "likelihoods": likelihoods} | ({"commitment": commitment} if self.training else {})
+            x_hat = self.synthesize(decoded, q, [0] * len(x), DecoderOptions())
+        # Images of a batch may be of different qualities; a likelihood of one costs nothing.
+        padded_rows = {
+            k: nn.utils.rnn.pad_sequence(v, batch_first=True, padding_value=1.0).to(x.device)
+            for k, v in likelihoods.items()
+        }
+        padded_rows["header"] = self.header_likelihoods(x)
+        return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": padded_rows}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
-        """Does nothing: the token coder's tables come from the predictor, image by image."""
+        """Does nothing: the token coder's tables come from the predictors, image by image."""
         return False
 
-    def analyze(self, x: Tensor, quality: Tensor) -> Tensor:
-        """See :class:`GenerativeCodec`."""
-        return self.g_a(x, quality).float()
+    # -- encoder ------------------------------------------------------------------------------------------------------
 
-    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
+    def analyze(
+        self, x: Tensor, quality: Tensor, importance: Tensor | None = None, masking: str = "map"
+    ) -> list[_Latent]:
+        """See :class:`GenerativeCodec`.
+
+        Args:
+            x: padded images (N, 3, H, W).
+            quality: (N,), from 0.
+            importance: of pixels (N, H, W), not negative, which weighs the model's own.
+            masking: ``map``, by importance, or for comparison at the same budget ``random`` or ``grid``.
+        """
+        y = self.g_a(x, quality).float()
+        own = importance_of(y.detach())
+        if importance is not None:
+            own = own * cell_means(importance.to(own))
+        if masking != "map":
+            own = torch.stack([_MASKINGS[masking](*cells.shape).to(own) for cells in own])
+        return [_Latent(y_i, self.mask(own_i, q_i)) for y_i, own_i, q_i in zip(y, own, quality, strict=True)]
+
+    def mask(self, importance: Tensor, quality: Tensor) -> Tensor:
+        """Densities (r, c) that spend a quality's budget by an importance of cells (r, c)."""
+        budget = float(self.tokens_per_position[quality]) * importance.numel() * CELL**2
+        return allocate(importance, round(budget)).to(importance.device)
+
+    def encoder_options(
+        self, x: Tensor, importance: Any = None, masking: str = "map", **unknown: Any
+    ) -> dict[str, Any]:
+        """See :class:`GenerativeCodec`.
+
+        Args:
+            x: (N, 3, H, W), not padded.
+            importance: a region of interest, (H, W) or (N, H, W): numbers from 0 up by which the model's own importance
+                of each pixel is multiplied.
+            masking: see :meth:`analyze`.
+            **unknown: anything else is refused.
+
+        Raises:
+            ImageError: the importance is of another size, or holds numbers that are negative or not finite.
+            CodecError: another option.
+        """
+        super().encoder_options(x, **unknown)
+        if masking not in ("map", *_MASKINGS):
+            raise CodecError(f"masking is one of {', '.join(('map', *_MASKINGS))}, not {masking!r}")
+        if importance is None:
+            return {"masking": masking}
+        values = torch.as_tensor(importance, dtype=torch.float32, device=x.device)
+        if values.dim() == 2:
+            values = values.expand(x.shape[0], -1, -1)
+        if values.shape != (x.shape[0], *x.shape[-2:]) or not torch.isfinite(values).all() or values.min() < 0:
+            raise ImageError(
+                f"importance must hold numbers from 0 up, one for each pixel of {x.shape[-1]}x{x.shape[-2]}, "
+                f"not {tuple(values.shape)}"
+            )
+        return {"masking": masking, "importance": self.pad(values[:, None].expand(-1, 3, -1, -1))[:, 0]}
+
+    def encode_latent(self, latent: _Latent, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
         """See :class:`GenerativeCodec`."""
-        levels = self._levels(quality[None], latent.shape[-2:])
-        tokens = self.quantizer(latent[None], levels)[1]
+        levels = levels_of(latent.densities)
+        tokens = self.quantizer(latent.y[None], levels[None])[1][0]
         encoder = TokenEncoder()
-        self._walk(levels[0], snap, encoder, tokens[0])
+        self._walk_mask(latent.densities.shape, quality, snap, encoder, latent.densities)
+        self._walk(levels, snap, encoder, tokens)
         return encoder.flush()
 
-    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Tensor:
-        """See :class:`GenerativeCodec`; returns tokens (1, L, h, w)."""
-        levels, decoder = self._open(payload, shape, quality)
-        return self._walk(levels, snap, decoder, None)[None]
+    # -- decoder ------------------------------------------------------------------------------------------------------
+
+    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> _Decoded:
+        """See :class:`GenerativeCodec`."""
+        decoder = TokenDecoder(self._open(payload, shape))
+        densities = self._walk_mask(_cells(shape), quality, snap, decoder, None)
+        return _Decoded(self._walk(levels_of(densities), snap, decoder, None), densities)
 
     def symbol_bits(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> dict[str, float]:
         """See :class:`GenerativeCodec`."""
-        levels, decoder = self._open(payload, shape, quality)
-        meter = TokenMeter(decoder)
-        self._walk(levels, snap, meter, None)
-        return {"tokens": meter.bits}
+        meter = MeteredDecoder(self._open(payload, shape))
+        densities = self._walk_mask(_cells(shape), quality, snap, TokenDecoder(meter), None)
+        mask = sum(meter.bits)
+        self._walk(levels_of(densities), snap, TokenDecoder(meter), None)
+        return {"mask": mask, "tokens": sum(meter.bits) - mask}
 
-    def _open(self, payload: bytes, shape: tuple[int, int], quality: Tensor) -> tuple[Tensor, TokenDecoder]:
-        levels = self._levels(quality[None], (shape[0] // BLOCK, shape[1] // BLOCK))[0]
-        return levels, TokenDecoder(payload, int(levels.sum()))
+    @torch.no_grad()
+    def sent_levels(self, string: bytes, shape: Sequence[int]) -> Tensor:
+        """Decodes one image's mask: how many levels (h, w) each position of its padded latent was sent with.
+
+        Raises:
+            BitstreamError: as :meth:`decompress`.
+        """
+        stream = self._unpack(string, shape)
+        padded, quality = self._padded(shape), torch.tensor(stream.quality, device=self.quality.device)
+        decoder = TokenDecoder(self._open(stream.payload, padded))
+        return levels_of(self._walk_mask(_cells(padded), quality, Snap(stream.phase), decoder, None))
+
+    def _open(self, payload: bytes, shape: tuple[int, int]) -> RansDecoder:
+        n_positions = (shape[0] // BLOCK) * (shape[1] // BLOCK)
+        return open_stream(payload, (self.quantizer.levels + 1) * n_positions)
 
     def synthesize(
-        self, decoded: Sequence[Tensor], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
+        self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
     ) -> Tensor:
         """See :class:`GenerativeCodec`."""
-        self.steps(options)
-        tokens = torch.cat(list(decoded))
-        return self._render(self.quantizer.embed(tokens), self._levels(quality, tokens.shape[-2:]), quality)
+        tokens = torch.stack([d.tokens for d in decoded])
+        levels = levels_of(torch.stack([d.densities for d in decoded]))
+        latent = self._complete(self.quantizer.embed(tokens), levels, options.prediction)
+        steps = self.steps(options)
+        if not steps:
+            return synthesize_tiled(self._base, latent, quality, options.tile)
+        sent = levels[:, None] > 0
+        return self.restorer.restore(
+            self._base, latent, None, quality, seeds, steps, options.tile, options.consistency, sent
+        )
 
-    def _levels(self, quality: Tensor, shape: Sequence[int]) -> Tensor:
-        """Levels (N, h, w) that each position gets at qualities (N,)."""
-        ladder = torch.stack([grid_levels(*shape, budget) for budget in TOKEN_BUDGETS])
-        return ladder.to(quality.device)[quality]
+    def _complete(self, y_hat: Tensor, levels: Tensor, prediction: bool = True) -> Tensor:
+        """Fills unsent positions; returns latents (N, D + L, h, w): codes, confidence, and the second level's flag.
 
-    def _render(self, y_hat: Tensor, levels: Tensor, quality: Tensor) -> Tensor:
-        sides = torch.stack([levels > i for i in range(self.quantizer.levels)], dim=1)
-        return self.g_s(fill_unsent(y_hat, sides[:, :1]), quality, sides.to(y_hat.dtype))
+        What was sent stays as it is. Elsewhere stands what :meth:`_guess` returns or, without prediction, the mean of
+        neighbours.
+        """
+        if not prediction:
+            return torch.cat((fill_unsent(y_hat, (levels > 0)[:, None]), self._flags(levels)), dim=1)
+        return windowed(lambda *part: self._guess(*part)[0], [y_hat, levels], [1, 1], _WINDOW, self.predictor.reach)
 
-    def _likelihoods(self, tokens: Tensor, levels: Tensor) -> Tensor:
-        """Likelihoods (N, ...) of the tokens; differentiable for the predictor in training mode."""
-        if self.training:
-            return self._soft_likelihoods(tokens, levels)
-        rows = []
-        for tokens_i, levels_i in zip(tokens, levels, strict=True):
-            cost = TokenCost()
-            self._walk(levels_i, Snap(), cost, tokens_i)
-            rows.append(torch.cat(cost.likelihoods))
-        # Images of a batch may be of different qualities; a likelihood of one costs nothing.
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1.0).to(tokens.device)
+    def _guess(self, y_hat: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Fills unsent positions with the mean of the first codebook's entries under the predictor's probabilities.
 
-    def _soft_likelihoods(self, tokens: Tensor, levels: Tensor) -> Tensor:
-        """What :meth:`_walk` codes, for a whole batch and with gradients."""
+        The largest of them is the confidence. Returns latents as :meth:`_complete` does, and logits (N, h, w, K).
+        """
+        flags, sent = self._flags(levels), (levels > 0)[:, None]
+        context = (y_hat / self.code_std[:, None, None]).detach()
+        logits = self.predictor.logits(self.predictor(context, levels, levels), 0).float()
+        p = logits.softmax(-1)
+        expected = (p @ self.quantizer.codebooks[0]).permute(0, 3, 1, 2)
+        confidence = torch.where(sent, flags[:, :1], p.amax(-1)[:, None])
+        return torch.cat((torch.where(sent, y_hat, expected), confidence, flags[:, 1:]), dim=1), logits
+
+    def _flags(self, levels: Tensor) -> Tensor:
+        return torch.stack([levels > i for i in range(self.quantizer.levels)], dim=1).to(self.code_std.dtype)
+
+    @property
+    def _base(self) -> BaseDecoder:
+        n = self.quantizer.codebooks.shape[2]
+
+        def normalize(latent: Tensor) -> Tensor:
+            return torch.cat((latent[:, :n] / self.code_std[:, None, None], latent[:, n:]), dim=1)
+
+        return BaseDecoder(
+            lambda latent, quality: self.g_s.features(latent[:, :n], quality, latent[:, n:]),
+            lambda latent, features: self.g_s.picture(latent[:, :n], features),
+            normalize,
+        )
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def _training_forward(
+        self, x: Tensor, y: Tensor, densities: Tensor, levels: Tensor, quality: Tensor
+    ) -> dict[str, Any]:
+        y_hat, tokens, commitment = self.quantizer(y, levels)
+        latent, logits = self._guess(y_hat, levels)
+        base = self._base
+        x_base = base.picture(latent, base.features(latent, quality))
+        # What unsent positions would hold, for the predictor to learn.
+        wanted = self.quantizer.nearest(y.detach().permute(0, 2, 3, 1).flatten(0, 2), 0).reshape(levels.shape)
+        completion = torch.where(levels > 0, 1.0, _likelihoods(logits, wanted))
+        likelihoods = {
+            "mask": self._soft_mask_likelihoods(densities, quality),
+            # All passes share one network, and each costs as much as the base decoder: one at random does.
+            "tokens": self._soft_likelihoods(tokens, levels, only=int(torch.randint(1 << 16, ()))),
+            "header": self.header_likelihoods(x),
+        }
+        return {
+            "x_hat": x_base[..., : x.shape[2], : x.shape[3]],
+            "likelihoods": likelihoods,
+            "completion": completion,
+            "commitment": commitment,
+        }
+
+    def _estimate_restored(
+        self, x: Tensor, y: Tensor, levels: Tensor, quality: Tensor, timesteps: Tensor
+    ) -> dict[str, Any]:
+        """One denoising step, to train the generative half on; the rest of the codec gets no gradients."""
+        with torch.no_grad():
+            tokens = self.quantizer(y, levels)[1]
+            latent = self._complete(self.quantizer.embed(tokens), levels)
+            features = self._base.features(latent, quality)
+            x_base = self._base.picture(latent, features)
+        conditions = Conditions(quality, to_sample(x_base), latent, features, sent=levels[:, None] > 0)
+        residual = to_residual(x, x_base)
+        x_hat = self.restorer.training_estimate(self._base, residual, conditions, timesteps)
+        return {"x_hat": x_hat, "x_base": x_base, "likelihoods": {}}
+
+    def _soft_likelihoods(self, tokens: Tensor, levels: Tensor, only: int | None = None) -> Tensor:
+        """What :meth:`_walk` codes, for a whole batch and with gradients: in all its passes, or in one of them alone.
+
+        Where nothing is coded, the likelihood is one.
+        """
+        passes = [(level, here, visible) for level, here, visible in self._passes(levels) if here.any()]
         likelihoods = torch.ones_like(tokens, dtype=torch.float32)
-        for level, _, here, visible in self._passes(levels):
-            if not here.any():
-                continue
+        for level, here, visible in passes if only is None else [passes[only % len(passes)]]:
             known = torch.where(visible, tokens, -1)
-            logits = self.predictor(self._context(known).float(), (known >= 0).sum(1), level).float()
-            target = tokens[:, level].clamp_min(0)
-            p = logits.log_softmax(1).gather(1, target[:, None])[:, 0].exp()
+            features = self.predictor(self._context(known).float(), (known >= 0).sum(1), levels)
+            p = _likelihoods(self.predictor.logits(features, level), tokens[:, level].clamp_min(0))
             likelihoods[:, level] = torch.where(here, p, likelihoods[:, level])
         return likelihoods.clamp_min(1e-9)
 
+    def _soft_mask_likelihoods(self, densities: Tensor, quality: Tensor) -> Tensor:
+        """What :meth:`_walk_mask` codes, for a whole batch and with gradients."""
+        likelihoods = torch.ones_like(densities, dtype=torch.float32)
+        groups = coding_groups(*densities.shape[-2:]).to(densities.device)
+        for group in range(N_GROUPS):
+            known = torch.where(groups < group, densities, -1)
+            logits = self.mask_predictor(known, self.tokens_per_position[quality])
+            p = _likelihoods(logits.permute(0, 2, 3, 1), densities)
+            likelihoods = torch.where(groups == group, p, likelihoods)
+        return likelihoods.clamp_min(1e-9)
+
+    # -- what the coder sees: one image at a time; everything that decides a table is float64 or integer --------------
+
     def _passes(self, levels: Tensor):
-        """Yields the coding order: level, group, the positions coded (…, h, w) and the tokens visible (…, L, h, w)."""
+        """Yields the coding order: level, the positions coded (…, h, w) and the tokens visible (…, L, h, w)."""
         groups = coding_groups(*levels.shape[-2:]).to(levels.device)
         order = torch.arange(self.quantizer.levels, device=levels.device)[:, None, None]
         for level in range(self.quantizer.levels):
             for group in range(N_GROUPS):
                 visible = (order < level) | ((order == level) & (groups < group))
-                yield level, group, (groups == group) & (levels > level), visible
+                yield level, (groups == group) & (levels > level), visible
 
     @torch.no_grad()
     def _walk(self, levels: Tensor, snap: Snap, code: TokenCoder, tokens: Tensor | None) -> Tensor:
-        """Goes through one image's tokens (L, h, w) in coding order; ``code`` turns wanted tokens into coded ones.
-
-        Everything that decides a table is float64 or integer here.
-        """
+        """Goes through one image's tokens (L, h, w) in coding order; ``code`` turns wanted tokens into coded ones."""
         known = torch.full((self.quantizer.levels, *levels.shape), -1, device=levels.device)
-        for level, _, here, _ in self._passes(levels):
+        for level, here, _ in self._passes(levels):
             if not here.any():
                 continue
-            logits = in_float64(self.predictor, self._context(known[None]), (known >= 0).sum(0)[None], level)[0]
-            table = frequencies(logits[:, here].T, snap)
-            coded = code(None if tokens is None else tokens[level][here].cpu(), table)
-            known[level][here] = coded.to(known.device)
+            fields = [self._context(known[None]), (known >= 0).sum(0)[None], levels[None]]
+            features = windowed(self._features, fields, [1, 1, 1], _WINDOW, self.predictor.reach)[0].permute(1, 2, 0)
+            # In parts, as each token has as many probabilities as there are entries.
+            for part in here.nonzero().split(_TOKENS):
+                at = tuple(part.T)
+                logits = in_float64(self.predictor.heads[level], features[at])
+                coded = code(None if tokens is None else tokens[level][at].cpu(), frequencies(logits, snap))
+                known[level][at] = coded.to(known.device)
+        return known
+
+    def _features(self, codes: Tensor, known: Tensor, sent: Tensor) -> Tensor:
+        return in_float64(self.predictor, codes, known, sent).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def _walk_mask(
+        self, shape: Sequence[int], quality: Tensor, snap: Snap, code: TokenCoder, densities: Tensor | None
+    ) -> Tensor:
+        """As :meth:`_walk`, through one image's densities (r, c)."""
+        groups = coding_groups(*shape).to(quality.device)
+        known = torch.full(tuple(shape), -1, device=quality.device)
+        budget = self.tokens_per_position[quality][None]
+        for group in range(N_GROUPS):
+            here = groups == group
+            if not here.any():
+                continue
+            logits = in_float64(self.mask_predictor, known[None], budget)[0][:, here].T
+            coded = code(None if densities is None else densities[here].cpu(), frequencies(logits, snap))
+            known[here] = coded.to(known.device)
         return known
 
     def _context(self, tokens: Tensor) -> Tensor:
         """Codes of known tokens (N, L, h, w), -1 for unknown, scaled to unit variance: exact sums of float32 codes."""
         return self.quantizer.embed(tokens).double() / self.code_std.double()[:, None, None]
+
+
+def _cells(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of the mask of a padded picture's (height, width)."""
+    return shape[0] // (CELL * BLOCK), shape[1] // (CELL * BLOCK)
+
+
+def _likelihoods(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Likelihoods (...) of what is wanted (...) under logits (..., K)."""
+    return F.cross_entropy(logits.float().movedim(-1, 1), wanted, reduction="none").neg().exp()

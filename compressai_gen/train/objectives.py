@@ -194,19 +194,28 @@ class CGDMObjective(Objective):
 
 
 class MRIDCObjective(Objective):
-    """Distortion at fixed token budgets, commitment to the codes, and the predictor's cross-entropy.
+    """Distortion at fixed token budgets, commitment to the codes, and the predictors' cross-entropies.
 
     Args:
         mse_weight, lpips_weight: of :class:`Distortion`.
         commitment_weight: per squared distance of a block's vector to its code.
-        rate_weight: per bit of a token; no gradient of it reaches the transforms.
+        rate_weight: per bit of a sent token, and of a cell of the mask; no gradient of it reaches the transforms.
+        completion_weight: per bit of a token that was not sent.
     """
 
-    def __init__(self, mse_weight: float, lpips_weight: float, commitment_weight: float, rate_weight: float):
+    def __init__(
+        self,
+        mse_weight: float,
+        lpips_weight: float,
+        commitment_weight: float,
+        rate_weight: float,
+        completion_weight: float,
+    ):
         super().__init__()
         self.distortion = Distortion(mse_weight, lpips_weight)
         self.commitment_weight = commitment_weight
         self.rate_weight = rate_weight
+        self.completion_weight = completion_weight
 
     @torch.no_grad()
     def warm_start(self, model: MRIDC, data: CropDataset) -> None:
@@ -232,13 +241,13 @@ class MRIDCObjective(Objective):
         codec = getattr(model, "module", model)  # inside a wrapper where several processes train
         out = model(x, _every_quality(x, codec.n_qualities) + 1)
         distortion, logs = self.distortion(out["x_hat"], x)
-        bits = _bits(out["likelihoods"])
-        n_tokens = (out["likelihoods"]["tokens"] < 1).flatten(1).sum(1)
-        bits_per_token = bits.sum() / n_tokens.sum()
-        loss = (distortion + self.commitment_weight * out["commitment"]).mean() + self.rate_weight * bits_per_token
-        logs |= {"bpp": bits.detach().mean() / math.prod(x.shape[2:]), "bits_per_token": bits_per_token.detach()}
+        bits = {name: _mean_bits(out["likelihoods"][name]) for name in ("tokens", "mask")}
+        completion = _mean_bits(out["completion"])
+        loss = (distortion + self.commitment_weight * out["commitment"]).mean()
+        loss = loss + self.rate_weight * sum(bits.values()) + self.completion_weight * completion
+        logs |= {f"bits_per_{name}": value.detach() for name, value in bits.items()}
         logs |= {f"codebook_usage{i + 1}": v for i, v in enumerate(codec.quantizer.usage())}
-        return loss, logs | {"commitment": out["commitment"].detach().mean()}
+        return loss, logs | {"completion": completion.detach(), "commitment": out["commitment"].detach().mean()}
 
 
 class DiffusionObjective(Objective):
@@ -306,8 +315,13 @@ def _bits(likelihoods: dict[str, Tensor]) -> Tensor:
     return sum(-p.log2().flatten(1).sum(1) for name, p in likelihoods.items() if name != "header")
 
 
+def _mean_bits(likelihoods: Tensor) -> Tensor:
+    """Mean bits of what was coded at all: a likelihood of one stands where nothing was."""
+    return -likelihoods.clamp_min(1e-9).log2().sum() / (likelihoods < 1).sum().clamp_min(1)
+
+
 OBJECTIVES: dict[str, dict[str, type[Objective]]] = {
     "cgdm": {"codec": CGDMObjective, "diffusion": DiffusionObjective},
-    "mridc": {"codec": MRIDCObjective},
+    "mridc": {"codec": MRIDCObjective, "diffusion": DiffusionObjective},
 }
 """What each registered model can be trained for, by task."""

@@ -33,7 +33,7 @@ def test_a_picture_comes_back(file, picture):
     decoded = compressai_gen.decode(file)
     assert (decoded.mode, decoded.size) == ("RGB", (110, 80))
     original = picture.permute(1, 2, 0).numpy()
-    assert np.abs(_array(decoded) - original).mean() < 0.5 * np.abs(original - original.mean((0, 1))).mean()
+    assert np.abs(_array(decoded) - original).mean() < 0.7 * np.abs(original - original.mean((0, 1))).mean()
 
 
 def test_a_file_decodes_twice_to_the_same_picture(file):
@@ -85,7 +85,7 @@ def test_a_seed_is_kept_in_the_file(picture):
         ({"model": "jpeg"}, "cgdm, mridc"),
         ({"quality": 6}, "1 to 5"),
         ({"quality": 2, "target_bytes": 100}, "exclude"),
-        ({"model": "cgdm", "roi": torch.ones(80, 110)}, "no option importance"),
+        ({"model": "cgdm", "roi": torch.ones(80, 110)}, "knows no region of interest"),
     ],
 )
 def test_impossible_requests_are_told(picture, arguments, message):

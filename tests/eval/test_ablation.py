@@ -12,12 +12,12 @@ from compressai_gen.eval.ablation import VARIANTS, Variant, main
 @pytest.fixture
 def folder(tmp_path, photograph):
     (tmp_path / "images").mkdir()
-    write_image((photograph(64, 64)[0] * 255).round().byte(), tmp_path / "images" / "a.png")
+    write_image((photograph(128, 192)[0] * 255).round().byte(), tmp_path / "images" / "a.png")
     return tmp_path
 
 
 def test_every_variant_gets_a_row_and_its_options(folder, monkeypatch):
-    monkeypatch.setattr(ablation, "DEFAULT_METRICS", ("psnr",))
+    monkeypatch.setitem(ablation.METRICS, "cgdm", ("psnr",))
     variants = {"base": Variant({}, {"steps": 0}), "worse": Variant({"quality": 1}, {})}
     monkeypatch.setitem(VARIANTS, "cgdm", variants)
     argv = ["cgdm", "--qualities", "3", "--dataset", str(folder / "images"), "--output", str(folder / "out")]
@@ -28,6 +28,21 @@ def test_every_variant_gets_a_row_and_its_options(folder, monkeypatch):
     assert table.loc["worse", "psnr"] < table.loc["base", "psnr"]
 
     monkeypatch.setattr(zoo, "_load", None)  # a second run computes nothing again
+    assert main(argv) == 0
+
+
+def test_region_of_interest_suits_every_picture(folder, monkeypatch):
+    """Tokens go into the central quarter of whatever picture there is; a second run finds the first one's rows."""
+    monkeypatch.setitem(ablation.METRICS, "mridc", ("psnr", "psnr_central"))
+    chosen = {name: VARIANTS["mridc"][name] for name in ("+ diffusion", "region of interest")}
+    monkeypatch.setitem(VARIANTS, "mridc", chosen)
+    images = folder / "images"
+    argv = ["mridc", "--qualities", "3", "--dataset", str(images), "--output", str(folder / "out")]
+    assert main(argv) == 0
+    table = pd.read_csv(folder / "out" / "mridc.csv").set_index("variant")
+    assert table.loc["region of interest", "psnr_central"] != table.loc["+ diffusion", "psnr_central"]
+
+    monkeypatch.setattr(zoo, "_load", None)
     assert main(argv) == 0
 
 

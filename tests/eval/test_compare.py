@@ -21,7 +21,9 @@ def test_quality_with_the_nearest_bytes(image):
     for quality in codec.qualities:
         encoded = codec.encode(image, quality)
         bpp = 8 * encoded.n_bytes / pixels
-        decoded, label = compare.nearest_quality(codec, image, bpp + 1e-3, metrics)
+        column = compare.Column(codec, codec.qualities)
+        decoded, label, mask = compare.nearest_quality(column, image, bpp + 1e-3, metrics)
+        assert mask is None
         assert torch.equal(decoded, codec.decode(encoded))
         assert label.splitlines()[:2] == [f"jpeg, quality {quality}", f"{bpp:.4f} bpp"]
         assert label.splitlines()[2].startswith("PSNR ")
@@ -94,4 +96,28 @@ def test_variant_shares_the_models():
 
 def test_unknown_codec_is_told():
     with pytest.raises(CodecError, match="unknown codec"):
-        compare.parse_codec("nothing:steps=0")
+        compare.parse_column("nothing:steps=0")
+
+
+def test_quality_of_a_column_is_fixed(image):
+    worst = compare.parse_column(f"jpeg@{CLASSICAL_CODECS['jpeg'].qualities[0]}")
+    metrics = ReferenceMetrics([])
+    metrics.set_original(image)
+    assert compare.nearest_quality(worst, image, 8.0, metrics)[1].startswith(f"jpeg, quality {worst.qualities[0]}")
+    for text, message in (("jpeg@best", "after @ stands a quality"), ("jpeg@999", "no quality 999")):
+        with pytest.raises(CodecError, match=message):
+            compare.parse_column(text)
+
+
+def test_mask_is_drawn_where_tokens_were_sent(image, random_models):
+    model = random_models["mridc"]
+    codec = LearnedCodec("mridc", (1,), lambda quality: model)
+    metrics = ReferenceMetrics([])
+    metrics.set_original(image)
+    mask = compare.nearest_quality(compare.Column(codec, (1,)), image, 0.01, metrics)[2]
+    levels = model.sent_levels(codec.encode(image, 1).strings[0], image.shape[1:])
+    assert mask.shape == image.shape
+    assert 0 < (levels > 0).sum() < levels.numel()
+    for row, column in ((0, 0), (2, 5), (5, 7)):
+        block = mask[:, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        assert (block == int(levels[row, column]) * 255 // 2).all()

@@ -1,69 +1,117 @@
-from itertools import pairwise
+"""The mask: budgets hold whatever the map, tokens go where importance is, and unsent positions are filled."""
 
 import pytest
 import torch
 
-from compressai_gen.layers.masking import N_GROUPS, coding_groups, fill_unsent, grid_levels
-from compressai_gen.models.mridc import TOKEN_BUDGETS
+from compressai_gen.layers import masking
+from compressai_gen.layers.masking import (
+    DENSITIES,
+    allocate,
+    cell_means,
+    coding_groups,
+    fill_unsent,
+    grid_importance,
+    importance_of,
+    levels_of,
+    random_importance,
+    token_counts,
+)
 
-SIZES = [(1, 1), (2, 3), (7, 5), (8, 12)]
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_groups_are_quarter_grids(size):
-    groups = coding_groups(*size)
-    assert groups.shape == size
-    assert groups[0, 0] == 0
-    if min(size) > 1:
-        assert set(groups[:2, :2].flatten().tolist()) == set(range(N_GROUPS))
-    assert torch.equal(groups[2:], groups[:-2])
-    assert torch.equal(groups[:, 2:], groups[:, :-2])
-
-
-def test_first_two_groups_are_a_checkerboard():
-    rows, columns = torch.arange(6)[:, None], torch.arange(8)
-    assert torch.equal(coding_groups(6, 8) < 2, (rows + columns) % 2 == 0)
+SHAPE = (16, 24)  # Kodak's cells
 
 
-def test_budget_says_the_share_of_each_level():
-    levels = grid_levels(8, 12, (4, 2))
-    assert (levels >= 1).all()
-    assert (levels == 2).float().mean() == 0.5
-    assert (grid_levels(8, 12, (1, 0)) == 1).float().mean() == 0.25
+def _tokens(densities):
+    return int(token_counts()[densities].sum())
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_higher_quality_sends_all_of_a_lower_one_and_more(size):
-    ladder = [grid_levels(*size, budget) for budget in TOKEN_BUDGETS]
-    assert ladder[0].sum() >= 1
-    assert all((low <= high).all() for low, high in pairwise(ladder))
-    if size == (8, 12):
-        assert [int(levels.sum()) for levels in ladder] == [24, 48, 96, 144, 192]
+def test_every_position_has_a_group_and_neighbours_in_earlier_ones():
+    groups = coding_groups(6, 8)
+    assert groups.flatten().bincount().tolist() == [12] * 4
+    assert (groups[::2, ::2] == 0).all()
+    assert (groups[1::2, 1::2] == 1).all()
 
 
-def test_sent_positions_are_left_alone():
-    y_hat, sent = torch.randn(2, 3, 6, 8), torch.rand(2, 1, 6, 8) < 0.5
-    assert torch.equal(fill_unsent(y_hat * sent, sent) * sent, y_hat * sent)
+def test_levels_are_those_of_the_densities():
+    for density, (first, second) in enumerate(DENSITIES):
+        levels = levels_of(torch.full((2, 3), density))
+        assert levels.shape == (4, 6)
+        assert (levels > 0).sum() == 6 * first
+        assert (levels > 1).sum() == 6 * second
+        assert int(levels.sum()) == _tokens(torch.full((2, 3), density))
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("budget", TOKEN_BUDGETS)
-def test_constant_latent_is_filled_with_its_value(size, budget):
-    sent = (grid_levels(*size, budget) > 0)[None, None]
-    filled = fill_unsent(torch.full((1, 2, *size), 3.0) * sent, sent)
-    torch.testing.assert_close(filled, torch.full((1, 2, *size), 3.0))
+def test_levels_of_a_batch_are_those_of_its_images():
+    torch.manual_seed(0)
+    densities = torch.randint(len(DENSITIES), (3, 4, 5))
+    together = levels_of(densities)
+    assert all(torch.equal(together[i], levels_of(densities[i])) for i in range(3))
 
 
-def test_near_neighbours_weigh_twice_the_diagonal_ones():
-    y_hat, sent = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3, dtype=torch.bool)
-    for row, column, value in ((0, 1, 6.0), (2, 2, 3.0)):
-        y_hat[..., row, column], sent[..., row, column] = value, True
-    assert fill_unsent(y_hat, sent)[0, 0, 1, 1] == (2 * 6 + 3) / 3
+@pytest.mark.parametrize("share", [0.16, 0.32, 0.6, 1.05, 1.7])
+@pytest.mark.parametrize("kind", ["flat", "zero", "one hot", "random", "ramp", "grid", "uniform"])
+def test_budgets_hold_whatever_the_map(kind, share):
+    torch.manual_seed(0)
+    importance = {
+        "flat": torch.ones(SHAPE),
+        "zero": torch.zeros(SHAPE),
+        "one hot": torch.zeros(SHAPE).index_put((torch.tensor(3), torch.tensor(7)), torch.tensor(1.0)),
+        "random": torch.rand(SHAPE) ** 4,
+        "ramp": torch.arange(384.0).reshape(SHAPE),
+        "grid": grid_importance(*SHAPE),
+        "uniform": random_importance(*SHAPE),
+    }[kind]
+    budget = round(share * 4 * importance.numel())
+    assert 0.98 * budget <= _tokens(allocate(importance, budget)) <= budget
 
 
-def test_position_without_sent_neighbours_stays_zero():
-    y_hat, sent = torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 5, dtype=torch.bool)
-    y_hat[..., 0, 0], sent[..., 0, 0] = 7.0, True
-    filled = fill_unsent(y_hat, sent)[0, 0]
-    assert filled[1, 1] == 7
-    assert (filled[2:] == 0).all()
+def test_tokens_go_where_importance_is():
+    importance = torch.ones(SHAPE)
+    importance[4:8, 6:12] = 10
+    counts = token_counts()[allocate(importance, 400)].float()
+    inside = counts[4:8, 6:12].mean()
+    assert inside > 3 * (counts.sum() - 24 * inside) / (384 - 24)
+
+
+def test_more_budget_takes_no_token_away():
+    torch.manual_seed(1)
+    importance = torch.rand(SHAPE)
+    before = allocate(importance, 200)
+    for budget in (300, 500, 1000, 3000):
+        after = allocate(importance, budget)
+        assert (after >= before).all()
+        before = after
+    assert (allocate(importance, 10**6) == len(DENSITIES) - 1).all()
+    assert (allocate(importance, 0) == 0).all()
+
+
+def test_edges_are_more_important_than_smooth_parts():
+    y = torch.zeros(1, 4, 8, 12)
+    y[..., 6:] = 5
+    y = y + torch.linspace(0, 1, 8)[:, None]
+    importance = importance_of(y)
+    assert importance.shape == (1, 4, 6)
+    assert importance[0, :, 2:4].min() > 2 * importance[0, 1:-1, [0, 1, 4, 5]].max()
+
+
+def test_pixels_are_averaged_over_cells():
+    values = torch.zeros(1, 64, 96)
+    values[:, 32:, 64:] = 3
+    assert cell_means(values)[0].tolist() == [[0, 0, 0], [0, 0, 3]]
+
+
+def test_unsent_positions_are_filled_from_near_ones_first():
+    y_hat = torch.zeros(1, 1, 1, 9)
+    y_hat[..., 0], y_hat[..., 8] = 1, 2
+    sent = y_hat != 0
+    filled = fill_unsent(y_hat, sent)[0, 0, 0]
+    assert filled[0] == 1
+    assert filled[8] == 2
+    assert filled[1] == 1
+    assert filled[7] == 2
+    assert (filled > 0).all()
+
+
+def test_nothing_sent_is_filled_with_zero():
+    y_hat = torch.zeros(1, 3, 4, 4)
+    assert not fill_unsent(y_hat, torch.zeros(1, 1, 4, 4, dtype=torch.bool)).any()
+    assert masking.CELL == 2

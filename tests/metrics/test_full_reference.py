@@ -161,3 +161,28 @@ def test_loading_dists_leaves_the_random_state_alone():
     state = torch.get_rng_state()
     DistsMetric()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_central_figures_see_the_central_quarter_alone():
+    original = _image(64, 48)
+    reconstruction = original.clone()
+    reconstruction[:, :16] = 0
+    reconstruction[:, :, 36:] = 0
+    metric = create_metric("psnr_central")
+    assert _value(metric, original, reconstruction) == math.inf
+    reconstruction[:, 16, 12] += 1
+    assert _value(metric, original, reconstruction) < math.inf
+
+
+@needs_alex
+def test_lpips_of_the_complex_half_weighs_what_happens_there():
+    """Features look around, so that nothing is wholly outside; but an error counts for more where detail is."""
+    original = torch.full((3, 128, 256), 90, dtype=torch.uint8)
+    original[:, :, 128:] = _image(128, 128)
+    smooth, detailed = original.clone(), original.clone()
+    smooth[:, 32:96, :16] += 60
+    detailed[:, 32:96, 240:] = 90
+    half, whole = create_metric("lpips_complex"), create_metric("lpips")
+    assert _value(half, original, original) == 0
+    assert _value(half, original, detailed) > 1.5 * _value(whole, original, detailed)
+    assert _value(half, original, smooth) < 0.5 * _value(whole, original, smooth)

@@ -1,24 +1,21 @@
 """The same bytes give the same symbols, whatever the machine does; the pictures may differ in the last digits."""
 
 import copy
-import hashlib
 import os
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
+from symbols import decoded_symbols, digest, sent_symbols
 
 import compressai_gen
 from compressai_gen.entropy.container import unpack
 from compressai_gen.entropy.exact import Snap
-from compressai_gen.layers.masking import grid_levels
 from compressai_gen.layers.precision import bfloat16_autocast
 from compressai_gen.models import CGDM, base
-from compressai_gen.models.mridc import TOKEN_BUDGETS
 
 QUALITIES = (2, 5)
 SIZE = (96, 160)
@@ -70,41 +67,6 @@ def _compress(model, x, quality):
     return out["strings"][0], out["shape"]
 
 
-def _decoded(model, strings, shape):
-    """What the entropy decoder gives: all that decompress() hands to the synthesis."""
-    seen = []
-
-    def keep(decoded, quality, seeds, options):
-        seen.extend(decoded)
-        return torch.zeros(len(decoded), 3, *shape)
-
-    with mock.patch.object(model, "synthesize", keep):
-        model.decompress([strings], shape)
-    return torch.stack([_flat(decoded) for decoded in seen]).cpu()
-
-
-def _flat(decoded):
-    return torch.cat([part.flatten() for part in (decoded if isinstance(decoded, tuple) else (decoded,))])
-
-
-@torch.no_grad()
-def _quantized(model, x, quality):
-    """What forward() takes to be sent: CGDM's ``y_hat`` and syntax, MRIDC's tokens."""
-    q = torch.full((len(x),), quality - 1)
-    x = model.pad(x)
-    with bfloat16_autocast(x.device):
-        y = model.analyze(x, q)
-    if isinstance(model, CGDM):
-        rows = []
-        for x_i, y_i, q_i in zip(x, y, q, strict=True):
-            y_hat = model.latent_codec(y_i[None], q_i[None])["y_hat"]
-            syntax = model._analyze_syntax(x_i[None], y_hat, q_i[None])
-            rows.append(_flat((y_hat, model.syntax.entropy_bottleneck.nearest(syntax))))
-        return torch.stack(rows)
-    levels = grid_levels(*y.shape[-2:], TOKEN_BUDGETS[quality - 1])
-    return model.quantizer(y, levels.expand(len(y), -1, -1))[1].flatten(1)
-
-
 @torch.no_grad()
 def _assert_half_a_step_off(model, decoded, x, quality):
     q = torch.tensor([quality - 1])
@@ -128,26 +90,26 @@ def test_symbols_survive_a_change_of_machine_settings(random_model, three, encod
         with context():
             encoder = convert(random_model)
             strings, shape = _compress(encoder, x, quality)
-            sent = _quantized(encoder, x, quality)
+            sent = sent_symbols(encoder, x, quality)
         for context_there, convert_there in CONDITIONS.values():
             with context_there():
-                assert torch.equal(_decoded(convert_there(random_model), strings, shape), sent)
+                assert torch.equal(decoded_symbols(convert_there(random_model), strings, shape), sent)
 
 
 def test_symbols_of_a_batch_are_those_of_its_images(random_model, three):
     for quality in QUALITIES:
         strings, shape = _compress(random_model, three, quality)
-        together = _decoded(random_model, strings, shape)
-        assert torch.equal(together, _quantized(random_model, three, quality))
+        together = decoded_symbols(random_model, strings, shape)
+        assert torch.equal(together, sent_symbols(random_model, three, quality))
         for i, string in enumerate(strings):
-            assert torch.equal(_decoded(random_model, [string], shape)[0], together[i])
+            assert torch.equal(decoded_symbols(random_model, [string], shape)[0], together[i])
 
 
 def test_single_images_are_decoded_in_a_batch(random_model, three):
     singles = [_compress(random_model, x[None], 3) for x in three]
-    together = _decoded(random_model, [strings[0] for strings, _ in singles], SIZE)
+    together = decoded_symbols(random_model, [strings[0] for strings, _ in singles], SIZE)
     for i, (strings, shape) in enumerate(singles):
-        assert torch.equal(_decoded(random_model, strings, shape)[0], together[i])
+        assert torch.equal(decoded_symbols(random_model, strings, shape)[0], together[i])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -156,7 +118,7 @@ def test_symbols_survive_the_way_between_cpu_and_gpu(random_model, three, there,
     encoder, decoder = (copy.deepcopy(random_model).to(device) for device in (there, here))
     for quality in QUALITIES:
         strings, shape = _compress(encoder, three.to(there), quality)
-        assert torch.equal(_decoded(decoder, strings, shape), _decoded(encoder, strings, shape))
+        assert torch.equal(decoded_symbols(decoder, strings, shape), decoded_symbols(encoder, strings, shape))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +140,7 @@ def test_symbols_are_the_same_in_another_process(random_models, three, tmp_path,
     for codec, model in random_models.items():
         strings, shape = _compress(model, three[:1], 4)
         jobs.append({"codec": codec, "state": model.state_dict(), "string": strings[0], "shape": tuple(shape)})
-        expected.append(hashlib.sha256(_decoded(model, strings, shape).numpy().tobytes()).hexdigest())
+        expected.append(digest(decoded_symbols(model, strings, shape)[0]))
     torch.save(jobs, tmp_path / "jobs.pt")
     root = Path(compressai_gen.__file__).parents[1]
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
@@ -193,23 +155,23 @@ def test_symbols_are_the_same_in_another_process(random_models, three, tmp_path,
 
 
 @pytest.mark.parametrize("phase", [1, 8, 15])
-def test_stream_of_any_phase_is_decoded(random_model, three, phase, monkeypatch):
+def test_stream_of_any_phase_isdecoded_symbols(random_model, three, phase, monkeypatch):
     monkeypatch.setattr(base, "encode_at_safe_phase", lambda encode: (phase, encode(Snap(phase, check=True))))
     x, quality = three[:1], 4
     strings, shape = _compress(random_model, x, quality)
     assert unpack(random_model.name, strings[0], shape).phase == phase
-    decoded = _decoded(random_model, strings, shape)
+    decoded = decoded_symbols(random_model, strings, shape)
     if isinstance(random_model, CGDM):  # means are rounded at other places, so y_hat moves; it stays within half a step
         _assert_half_a_step_off(random_model, decoded, x, quality)
     else:
-        assert torch.equal(decoded, _quantized(random_model, x, quality))
+        assert torch.equal(decoded, sent_symbols(random_model, x, quality))
 
 
 def test_wrong_phase_decodes_to_something_else(random_model, three, monkeypatch):
     strings, shape = _compress(random_model, three[:1], 4)
-    right = _decoded(random_model, strings, shape)
+    right = decoded_symbols(random_model, strings, shape)
     monkeypatch.setattr(base, "Snap", lambda phase: Snap(phase + 3))
-    assert not torch.equal(_decoded(random_model, strings, shape), right)
+    assert not torch.equal(decoded_symbols(random_model, strings, shape), right)
 
 
 def test_model_whose_outputs_lie_on_a_boundary_chooses_another_phase(tiny_cgdm, photograph):
@@ -221,4 +183,4 @@ def test_model_whose_outputs_lie_on_a_boundary_chooses_another_phase(tiny_cgdm, 
     model.eval().update()
     strings, shape = _compress(model, photograph(64, 64), 3)
     assert unpack("cgdm", strings[0], shape).phase == 1
-    _assert_half_a_step_off(model, _decoded(model, strings, shape), photograph(64, 64), 3)
+    _assert_half_a_step_off(model, decoded_symbols(model, strings, shape), photograph(64, 64), 3)

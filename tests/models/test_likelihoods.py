@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from compressai_gen import zoo
+from compressai_gen.layers.masking import levels_of
+from compressai_gen.layers.precision import bfloat16_autocast
 
 
 def _bits(likelihoods):
@@ -26,7 +28,11 @@ def test_estimated_rate_of_kodak_is_within_2_percent(kodak, name):
         for x in kodak:
             with torch.no_grad():
                 estimated = _bits(model(x, quality)["likelihoods"])
-            assert 8 * len(model.compress(x, quality)["strings"][0][0]) == pytest.approx(estimated, rel=0.02)
+            assert 8 * len(model.compress(x, quality)["strings"][0][0]) == pytest.approx(
+                estimated,
+                rel=0.02,
+                abs=64,  # the coder's last state and the rest of a word
+            )
 
 
 @torch.no_grad()
@@ -42,12 +48,19 @@ def test_images_of_a_batch_are_estimated_one_by_one(random_model, photograph):
 def test_mridcs_training_estimate_is_its_real_rate(random_models, photograph, quality):
     model, x = random_models["mridc"], photograph(128, 192)
     with torch.no_grad():
-        y = model.analyze(model.pad(x), torch.tensor([quality - 1]))
-        levels = model._levels(torch.tensor([quality - 1]), y.shape[-2:])
-        tokens = model.quantizer(y, levels)[1]
-        soft = -model._soft_likelihoods(tokens, levels).log2().sum().item()
-        coded = _bits({"tokens": model(x, quality)["likelihoods"]["tokens"]})
-    assert coded == pytest.approx(soft, rel=0.02)
+        q = torch.tensor([quality - 1])
+        with bfloat16_autocast(x.device):
+            (latent,) = model.analyze(model.pad(x), q)
+        densities = latent.densities[None]
+        levels = levels_of(densities)
+        tokens = model.quantizer(latent.y[None], levels)[1]
+        soft = {
+            "tokens": model._soft_likelihoods(tokens, levels),
+            "mask": model._soft_mask_likelihoods(densities, q),
+        }
+        coded = model(x, quality)["likelihoods"]
+    for name, likelihoods in soft.items():
+        assert _bits({name: coded[name]}) == pytest.approx(_bits({name: likelihoods}), rel=0.02)
 
 
 @torch.no_grad()

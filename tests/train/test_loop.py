@@ -75,13 +75,16 @@ lpips_weight = 1.0
     "mridc": """
 channels = 16
 entries = 16
-predictor_width = 16
+predictor_width = 24
+predictor_depth = 1
+diffusion = false
 
 [objective]
 mse_weight = 30.0
 lpips_weight = 1.0
 commitment_weight = 0.01
 rate_weight = 0.05
+completion_weight = 0.02
 """,
 }
 

@@ -15,7 +15,9 @@ CONFIG = {
     "widths": [8, 8, 8],
     "blocks": [1, 1, 1],
     "decoder_blocks": [1, 1, 1],
-    "predictor_width": 8,
+    "predictor_width": 24,
+    "predictor_depth": 1,
+    "diffusion": False,
 }
 SUMMARY = "codec,quality,bpp,psnr,source\nmridc,1,0.01234567,21.5,measured\njpeg,5,0.3,25,measured\n"
 
