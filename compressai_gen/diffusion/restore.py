@@ -52,9 +52,8 @@ class Conditions(NamedTuple):
     def crop(self, tile: Tile) -> Conditions:
         """Returns the tile's conditions."""
         features = [tile.crop(field, factor) for field, factor in zip(self.features, FEATURE_FACTORS, strict=True)]
-        syntax = None if self.syntax is None else tile.crop(self.syntax, REGION)
-        sent = None if self.sent is None else tile.crop(self.sent, BLOCK)
         x_base, latent = tile.crop(self.x_base, FACTOR), tile.crop(self.latent, BLOCK)
+        syntax, sent = tile.crop(self.syntax, REGION), tile.crop(self.sent, BLOCK)
         return Conditions(self.quality, x_base, latent, features, syntax, sent)
 
 
@@ -138,14 +137,9 @@ class Restorer(nn.Module):
         def untiled(window: Tile) -> Tensor:
             part = window.crop(latent, BLOCK)
             features = base.features(part, quality)
-            conditions = Conditions(
-                quality,
-                to_sample(base.picture(part, features)),
-                part,
-                features,
-                None if syntax is None else window.crop(syntax, REGION),
-                None if sent is None else window.crop(sent, BLOCK),
-            )
+            sample_base = to_sample(base.picture(part, features))
+            cropped = window.crop(syntax, REGION), window.crop(sent, BLOCK)
+            conditions = Conditions(quality, sample_base, part, features, *cropped)
             denoise = partial(self.estimate, self._guide(base, conditions) if consistency else None)
             return self._sample(denoise, seeds, conditions, steps, window)
 
@@ -249,10 +243,11 @@ def _blend_base(
     for window in tiles:
         part = window.crop(latent, BLOCK)
         of_tile = base.features(part, quality)
-        if keep_features and not features:
-            sizes = [(height // factor, width // factor) for factor in FEATURE_FACTORS]
-            features = [f.new_zeros(*f.shape[:2], *size) for f, size in zip(of_tile, sizes, strict=True)]
-        for field, f, factor in zip(features, of_tile, FEATURE_FACTORS, strict=bool(features)):
-            window.crop(field, factor).add_(f * window.weight(factor).to(f))
+        if keep_features:
+            if not features:
+                sizes = [(height // factor, width // factor) for factor in FEATURE_FACTORS]
+                features = [f.new_zeros(*f.shape[:2], *size) for f, size in zip(of_tile, sizes, strict=True)]
+            for field, f, factor in zip(features, of_tile, FEATURE_FACTORS, strict=True):
+                window.crop(field, factor).add_(f * window.weight(factor).to(f))
         window.crop(x_base, 1).add_(base.picture(part, of_tile) * window.weight(1).to(x_base.device))
     return x_base, features

@@ -42,8 +42,10 @@ class Tile(NamedTuple):
         """Returns the window that is the image."""
         return cls(0, 0, height, width, (False,) * 4)
 
-    def crop(self, field: Tensor, factor: int) -> Tensor:
-        """Returns the window of a field (N, C, H/factor, W/factor), as a view."""
+    def crop(self, field: Tensor | None, factor: int) -> Tensor | None:
+        """Returns the window of a field (N, C, H/factor, W/factor), as a view; None of none."""
+        if field is None:
+            return None
         top, left, height, width = (n // factor for n in self[:4])
         return field[..., top : top + height, left : left + width]
 

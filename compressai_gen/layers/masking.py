@@ -129,8 +129,7 @@ def fill_unsent(y_hat: Tensor, sent: Tensor, rounds: Sequence[int] = (1, 2, 4)) 
         sent: (N, 1, h, w) booleans.
         rounds: distances of the neighbours that are looked at, in turn.
     """
-    weights = torch.tensor([1.0, 2.0, 1.0], device=y_hat.device, dtype=y_hat.dtype)
-    kernel = (weights[:, None] * weights)[None, None]
+    kernel = _binomial(y_hat)[None, None]
     channels = y_hat.shape[1]
     for distance in rounds:
         options = {"padding": distance, "dilation": distance}
@@ -147,11 +146,16 @@ def importance_of(y: Tensor) -> Tensor:
     Args:
         y: latents (N, D, h, w), not quantized; h and w are even.
     """
-    weights = torch.tensor([1.0, 2.0, 1.0], device=y.device, dtype=y.dtype)
-    kernel = weights[:, None] * weights
+    kernel = _binomial(y)
     kernel[1, 1] = 0
     kernel = (kernel / kernel.sum()).expand(y.shape[1], 1, 3, 3)
     predicted = F.conv2d(F.pad(y, (1, 1, 1, 1), mode="replicate"), kernel, groups=y.shape[1])
     error = (y - predicted).square().sum(1, keepdim=True)
     # A root less than the square root: distortion that is seen grows more slowly than squared error.
     return F.avg_pool2d(error, CELL)[:, 0].pow(IMPORTANCE_EXPONENT)
+
+
+def _binomial(like: Tensor) -> Tensor:
+    """Weights (3, 3) of a position's neighbours: the nearer, the heavier."""
+    weights = torch.tensor([1.0, 2.0, 1.0], device=like.device, dtype=like.dtype)
+    return weights[:, None] * weights

@@ -12,7 +12,7 @@ __all__ = ["windowed"]
 
 def windowed(
     function: Callable[..., Tensor],
-    fields: Sequence[Tensor | None],
+    fields: Sequence[Tensor],
     per_cell: Sequence[int],
     size: int,
     halo: int,
@@ -23,7 +23,7 @@ def windowed(
 
     Args:
         function: of crops of the fields, to (..., h, w) with a whole number of positions per cell.
-        fields: (..., h, w) each; a field that is None is handed on.
+        fields: (..., h, w) each.
         per_cell: positions per side of a cell, of each field.
         size: largest side of a window in cells. Windows begin at its multiples.
         halo: cells around a window that the function sees, where there are any.
@@ -35,7 +35,7 @@ def windowed(
     for top, left in itertools.product(range(0, height, size), range(0, width, size)):
         bottom, right = min(top + size, height), min(left + size, width)
         seen = max(top - halo, 0), min(bottom + halo, height), max(left - halo, 0), min(right + halo, width)
-        part = function(*(f if f is None else _crop(f, k, *seen) for f, k in zip(fields, per_cell, strict=True)))
+        part = function(*(_crop(field, k, *seen) for field, k in zip(fields, per_cell, strict=True)))
         k = part.shape[-1] // (seen[3] - seen[2])
         if whole is None:
             whole = part.new_empty(*part.shape[:-2], height * k, width * k)

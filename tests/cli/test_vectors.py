@@ -28,8 +28,7 @@ def _symbols(file):
     padded = tuple(n + -n % model.multiple for n in file.size)
     with torch.no_grad():
         decoded = model.decode_latent(stream.payload, padded, torch.tensor(stream.quality), Snap(stream.phase))
-    parts = decoded if isinstance(decoded, tuple) else (decoded,)
-    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts if part is not None)).hexdigest()
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in decoded if part is not None)).hexdigest()
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)

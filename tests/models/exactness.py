@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from symbols import decoded_symbols, digest, sent_symbols
+from symbols import WITHOUT_AVX, decoded_symbols, digest, sent_symbols
 from torch import nn
 from tqdm import tqdm
 
@@ -44,9 +44,7 @@ SETTINGS = {
     "bfloat16 autocast": Setting(context=lambda: torch.autocast("cpu", dtype=torch.bfloat16)),
     "denormals flushed": Setting(prepare=lambda model: torch.set_flush_denormal(True)),
     "channels last": Setting(prepare=lambda model: model.to(memory_format=torch.channels_last)),
-    "processor without AVX": Setting(
-        {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"}
-    ),
+    "processor without AVX": Setting(WITHOUT_AVX),
 } | ({"GPU": Setting(prepare=lambda model: model.cuda())} if torch.cuda.is_available() else {})
 
 

@@ -9,6 +9,9 @@ from compressai_gen.layers.masking import levels_of
 from compressai_gen.layers.precision import bfloat16_autocast
 from compressai_gen.models import CGDM
 
+WITHOUT_AVX = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+"""Environment in which PyTorch computes as on a processor without AVX."""
+
 
 def decoded_symbols(model, strings, shape):
     """What the entropy decoder gives (N, symbols): all that decompress() hands to the synthesis."""
