@@ -19,7 +19,7 @@ from compressai_gen.errors import BitstreamError
 __all__ = ["HEADER_BYTES", "Stream", "codec_of", "pack", "quality_of", "unpack"]
 
 HEADER_BYTES = 4
-CODECS = {0xC1: "cgdm", 0xD2: "mridc"}
+CODECS = {0xC1: "cgdm", 0xD3: "mridc"}
 """First byte of a stream, per codec; a format change takes the next number."""
 
 
@@ -51,7 +51,7 @@ def codec_of(data: bytes) -> str:
         BitstreamError: none of this version did.
     """
     if len(data) < HEADER_BYTES or data[0] not in CODECS:
-        raise BitstreamError("the stream is of no codec that this version knows: install a newer one")
+        raise BitstreamError("the stream is of no codec that this version decodes: use the version of compressai-gen that wrote it")
     return CODECS[data[0]]
 
 

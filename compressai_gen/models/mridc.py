@@ -21,6 +21,7 @@ from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, T
 from compressai_gen.errors import CodecError, ImageError
 from compressai_gen.layers.masking import (
     CELL,
+    CODING_PASSES,
     DENSITIES,
     N_GROUPS,
     allocate,
@@ -405,10 +406,9 @@ class MRIDC(GenerativeCodec):
         """Yields the coding order: level, the positions coded (…, h, w) and the tokens visible (…, L, h, w)."""
         groups = coding_groups(*levels.shape[-2:]).to(levels.device)
         order = torch.arange(self.quantizer.levels, device=levels.device)[:, None, None]
-        for level in range(self.quantizer.levels):
-            for group in range(N_GROUPS):
-                visible = (order < level) | ((order == level) & (groups < group))
-                yield level, (groups == group) & (levels > level), visible
+        for level, coded in CODING_PASSES:
+            visible = (order < level) | ((order == level) & (groups < coded.start))
+            yield level, (groups >= coded.start) & (groups < coded.stop) & (levels > level), visible
 
     @torch.no_grad()
     def _walk(self, levels: Tensor, snap: Snap, code: TokenCoder, tokens: Tensor | None) -> Tensor:

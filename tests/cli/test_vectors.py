@@ -1,6 +1,7 @@
 """Files that earlier versions wrote still decode: to the very symbols, and to the picture as far as machines agree.
 
-``python tests/cli/test_vectors.py`` writes vectors for weights that have none yet. A vector goes only with its weights.
+``python tests/cli/test_vectors.py`` writes vectors for weights that have none yet. A vector goes only with its weights
+or, before the first release, with its stream's version.
 """
 
 import hashlib

@@ -36,6 +36,12 @@ def test_levels_have_heads_of_their_own(predictor, inputs):
     assert not torch.equal(predictor.logits(features, 0), predictor.logits(features, 1))
 
 
+def test_the_coder_and_training_compute_the_same_features(predictor, inputs):
+    with torch.no_grad():
+        coded = predictor(*inputs)
+    assert torch.allclose(coded, predictor(*inputs), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("flag", ["known", "sent"])
 @pytest.mark.parametrize("levels", [1, 2])
 def test_how_much_is_known_and_how_much_will_be_sent_is_seen(predictor, levels, flag):
