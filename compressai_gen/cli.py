@@ -48,7 +48,7 @@ file, - for standard output, and otherwise a folder, which is made where it is m
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="compressai-gen", description="Compress pictures with generative codecs, at 0.01 to 0.4 bits per pixel."
+        prog="compressai-gen", description="Compress pictures with generative codecs to less than JPEG can reach."
     )
     parser.add_argument("--version", action="version", version=f"compressai-gen {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="encode | decode | info | models")
@@ -112,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _encode(args: argparse.Namespace) -> None:
     prepare_torch(args.device, args.threads)
     jobs = _plan(args.paths, list_images, SUFFIX)
+    # A forgotten OUTPUT would make the last picture the one that is replaced.
+    _check_suffixes(jobs, [SUFFIX], "compressed pictures")
 
     def one(source: str) -> bytes:
         return encode(
@@ -133,9 +135,7 @@ def _encode(args: argparse.Namespace) -> None:
 def _decode(args: argparse.Namespace) -> None:
     prepare_torch(args.device, args.threads)
     jobs = _plan(args.paths, _list_files, f".{args.format}")
-    for _, target in jobs:
-        if target != STANDARD and Path(target).suffix.lower() not in _SAVED_AS:
-            raise CompressaiGenError(f"{target}: pictures are written as {', '.join(s[1:] for s in _SAVED_AS)}")
+    _check_suffixes(jobs, list(_SAVED_AS), "pictures")
 
     def one(source: str, target: str) -> bytes:
         image = decode(_read(source), steps=args.steps, seed=args.seed, device=args.device, max_pixels=args.max_pixels)
@@ -225,6 +225,13 @@ def _plan(paths: Sequence[str], listed: Callable[[Path], list[Path]], suffix: st
                 raise CompressaiGenError(f"{jobs[target]} and {source} would both be written to {target}")
             jobs[target] = source
     return [(source, target) for target, source in jobs.items()]
+
+
+def _check_suffixes(jobs: Sequence[tuple[str, str]], allowed: Sequence[str], what: str) -> None:
+    for _, target in jobs:
+        if target != STANDARD and Path(target).suffix.lower() not in allowed:
+            names = ", ".join(allowed)
+            raise CompressaiGenError(f"{target}: the last path says where to write; {what} are written to {names}")
 
 
 def _expand(path: str, listed: Callable[[Path], list[Path]]) -> list[str]:

@@ -51,7 +51,9 @@ def codec_of(data: bytes) -> str:
         BitstreamError: none of this version did.
     """
     if len(data) < HEADER_BYTES or data[0] not in CODECS:
-        raise BitstreamError("the stream is of no codec that this version decodes: use the version of compressai-gen that wrote it")
+        raise BitstreamError(
+            "the stream is of no codec that this version decodes: use the version of compressai-gen that wrote it"
+        )
     return CODECS[data[0]]
 
 

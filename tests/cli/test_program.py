@@ -55,7 +55,7 @@ def test_the_name_chooses_the_pictures_format(photo, name, format):
 def test_an_unknown_format_of_pictures_is_told(photo, capsys):
     main(["encode", "photo.png", "photo.cgen", "--model", "mridc", "--quality", "1"])
     assert main(["decode", "photo.cgen", "x.gif"]) == 2
-    assert "png, bmp" in capsys.readouterr().err
+    assert "written to .png, .bmp" in capsys.readouterr().err
 
 
 def test_folders_keep_their_form_and_one_bad_file_does_not_stop_the_others(photo, capsys):
@@ -95,6 +95,7 @@ def test_a_failed_file_leaves_nothing_behind(photo, capsys):
     [
         (["encode", "gone.png", "x.cgen"], "no such file"),
         (["encode", "photo.png"], "stands alone"),
+        (["encode", "x.png", "photo.png"], "the last path says where to write"),
         (["encode", "photo.png", "x.cgen", "--quality", "9"], "1 to 5"),
         (["encode", "photo.png", "x.cgen", "--target-bytes", "20"], "needs"),
         (["encode", "photo.png", "x.cgen", "--device", "abacus"], "abacus"),
