@@ -47,9 +47,7 @@ file, - for standard output, and otherwise a folder, which is made where it is m
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="compressai-gen", description="Compress pictures with generative codecs to less than JPEG can reach."
-    )
+    parser = argparse.ArgumentParser(prog="compressai-gen", description="Compress pictures with generative codecs.")
     parser.add_argument("--version", action="version", version=f"compressai-gen {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="encode | decode | info | models")
 
