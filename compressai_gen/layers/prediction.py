@@ -28,43 +28,51 @@ class _WindowAttention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Maps (N, H, W, C) to the same shape."""
         n, height, width, channels = h.shape
-        s = self.window
-        pad_top = pad_left = self.shift
-        pad_bottom, pad_right = (-(size + self.shift) % s for size in (height, width))
-        inside = F.pad(h.new_ones(1, height, width, 1), (0, 0, pad_left, pad_right, pad_top, pad_bottom))
-        h = F.pad(h, (0, 0, pad_left, pad_right, pad_top, pad_bottom))
-        rows, columns = h.shape[1] // s, h.shape[2] // s
-        q, k, v = self.qkv(_windows(h, s)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        cos, sin = _rotation(s, q.shape[-1], h)
-        # Positions beyond the image are no keys; a window that lies wholly outside may look anywhere.
-        keys = _windows(inside, s)[:, None, None, :, 0].bool()
-        keys = (keys | ~keys.any(-1, keepdim=True)).repeat(n, 1, 1, 1)
-        # Spelled out: on a CPU the gradients of PyTorch's fused attention take three times as long for small windows.
-        scores = _rotate(q, cos, sin) @ _rotate(k, cos, sin).mT * q.shape[-1] ** -0.5
-        h = scores.masked_fill(~keys, -torch.inf).softmax(-1) @ v
-        h = self.out(h.transpose(1, 2).flatten(2))
-        h = h.reshape(n, rows, columns, s, s, channels).transpose(2, 3).reshape(n, rows * s, columns * s, channels)
-        return h[:, pad_top : pad_top + height, pad_left : pad_left + width]
+        places, inside, back = (t.to(h.device) for t in _plan(height, width, self.window, self.shift))
+        qkv = self.qkv(h).flatten(1, 2)[:, places].reshape(-1, *inside.shape[1:], 3, self.heads, channels // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k = _rotate(torch.stack((q, k)), self.window)
+        keys = None if inside.all() else inside[:, None, None].repeat(n, 1, 1, 1)
+        h = _attend(q, k, v, keys).transpose(1, 2).reshape(n, -1, channels)[:, back]
+        return self.out(h).unflatten(1, (height, width))
 
 
-def _windows(h: Tensor, size: int) -> Tensor:
-    n, height, width, channels = h.shape
-    h = h.reshape(n, height // size, size, width // size, size, channels).transpose(2, 3)
-    return h.reshape(-1, size * size, channels)
+def _plan(height: int, width: int, size: int, shift: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cuts a grid into windows of SxS positions that begin ``shift`` positions before its corner.
+
+    Returns:
+        the position at each place of the windows (W * S * S,), any where the grid has none; which places are inside the
+        grid (W, S * S), some of each window; and the place of each position (height * width,).
+    """
+    rows, columns = (torch.arange(-shift, -(-(length + shift) // size) * size - shift) for length in (height, width))
+
+    def cut(grid: Tensor) -> Tensor:
+        return grid.unflatten(1, (-1, size)).unflatten(0, (-1, size)).transpose(1, 2).flatten(2).flatten(0, 1)
+
+    inside = cut(((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width)))
+    places = cut(rows.clamp(0, height - 1)[:, None] * width + columns.clamp(0, width - 1)).flatten()
+    back = torch.empty(height * width, dtype=torch.int64)
+    back[places[inside.flatten()]] = inside.flatten().nonzero()[:, 0]
+    return places, inside, back
 
 
-def _rotation(size: int, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    frequencies = 2.0 ** -torch.arange(channels // 4, device=like.device, dtype=torch.float64)
-    position = torch.arange(size, device=like.device, dtype=torch.float64)
-    angle = position[:, None] * frequencies
+def _attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
+    if not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, keys)
+    # On a CPU the gradients of PyTorch's fused attention take three times as long for small windows.
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    return (scores if keys is None else scores.masked_fill(~keys, -torch.inf)).softmax(-1) @ v
+
+
+def _rotate(x: Tensor, size: int) -> Tensor:
+    """Turns pairs of channels of x (..., S * S, C) by the row, and others by the column, of a place in its window."""
+    frequencies = 2.0 ** -torch.arange(x.shape[-1] // 4, device=x.device, dtype=torch.float64)
+    angle = torch.arange(size, device=x.device, dtype=torch.float64)[:, None] * frequencies
     rows, columns = angle[:, None].expand(-1, size, -1), angle[None].expand(size, -1, -1)
     angles = torch.cat((rows, columns), dim=-1).flatten(0, 1)
-    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    return torch.cat(((a * cos).addcmul_(b, sin, value=-1), (a * sin).addcmul_(b, cos)), dim=-1)
 
 
 class _DepthwiseConv(nn.Conv2d):
@@ -97,10 +105,28 @@ class _Block(nn.Module):
         self.local = _DepthwiseConv(width)
         self.mlp = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
 
-    def forward(self, h: Tensor) -> Tensor:
+    def mix(self, h: Tensor) -> Tensor:
+        """The part in which positions see each other."""
         h = h + self.attention(self.norm1(h))
-        h = h + self.local(h)
+        return h + self.local(h)
+
+    def refine(self, h: Tensor) -> Tensor:
+        """The part that treats each position alone."""
         return h + self.mlp(self.norm2(h))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.refine(self.mix(h))
+
+
+class _Head(nn.Module):
+    """What follows the last block's mixing: logits (..., K) of features (..., width), each position alone."""
+
+    def __init__(self, block: _Block, norm: nn.LayerNorm, linear: nn.Linear):
+        super().__init__()
+        self.block, self.norm, self.linear = block, norm, linear
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.linear(self.norm(self.block.refine(h)))
 
 
 class TokenPredictor(nn.Module):
@@ -144,7 +170,7 @@ class TokenPredictor(nn.Module):
             nn.init.zeros_(head.bias)
 
     def forward(self, codes: Tensor, known: Tensor, sent: Tensor) -> Tensor:
-        """Returns features (N, h, w, width), of which :meth:`logits` makes a level's logits.
+        """Returns features (N, h, w, width), of which :meth:`head` makes a level's logits, wherever they are wanted.
 
         Args:
             codes: (N, D, h, w), sum of the codes of known tokens, scaled to unit variance.
@@ -152,14 +178,19 @@ class TokenPredictor(nn.Module):
             sent: (N, h, w), how many levels the mask gives each position.
         """
         flags = [count > i for count in (known, sent) for i in range(self.levels)]
-        h = self.inputs(torch.cat((codes, torch.stack(flags, dim=1).to(codes.dtype)), dim=1)).permute(0, 2, 3, 1)
-        for block in self.blocks:
+        h = self.inputs(torch.cat((codes, torch.stack(flags, dim=1).to(codes.dtype)), dim=1))
+        h = h.permute(0, 2, 3, 1).contiguous()
+        for block in self.blocks[:-1]:
             h = block(h)
-        return self.norm(h)
+        return self.blocks[-1].mix(h)
+
+    def head(self, level: int) -> nn.Module:
+        """Returns the network, made of this one's parts, that turns features (..., width) into a level's logits."""
+        return _Head(self.blocks[-1], self.norm, self.heads[level])
 
     def logits(self, features: Tensor, level: int) -> Tensor:
         """Logits (..., K) of a level's tokens from features (..., width)."""
-        return self.heads[level](features)
+        return self.head(level)(features)
 
 
 class MaskPredictor(nn.Module):

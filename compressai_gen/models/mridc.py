@@ -422,7 +422,7 @@ class MRIDC(GenerativeCodec):
             # In parts, as each token has as many probabilities as there are entries.
             for part in here.nonzero().split(_TOKENS):
                 at = tuple(part.T)
-                logits = in_float64(self.predictor.heads[level], features[at])
+                logits = in_float64(self.predictor.head(level), features[at])
                 coded = code(None if tokens is None else tokens[level][at].cpu(), frequencies(logits, snap))
                 known[level][at] = coded.to(known.device)
         return known
