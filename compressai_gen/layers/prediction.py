@@ -30,8 +30,8 @@ class _WindowAttention(nn.Module):
         n, height, width, channels = h.shape
         places, inside, back = (t.to(h.device) for t in _plan(height, width, self.window, self.shift))
         qkv = self.qkv(h).flatten(1, 2)[:, places].reshape(-1, *inside.shape[1:], 3, self.heads, channels // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        q, k = _rotate(torch.stack((q, k)), self.window)
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        (q, k), v = _rotate(qkv[:2], self.window), qkv[2]
         keys = None if inside.all() else inside[:, None, None].repeat(n, 1, 1, 1)
         h = _attend(q, k, v, keys).transpose(1, 2).reshape(n, -1, channels)[:, back]
         return self.out(h).unflatten(1, (height, width))
