@@ -84,6 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="kodak")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--python", nargs="+", default=[], help="also decode with these interpreters, of other PyTorch")
     parser.add_argument("--decode", nargs=2, metavar=("JOBS", "SETTING"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.decode:
@@ -92,9 +93,11 @@ def main() -> int:
     jobs, mismatches = encode(args.dataset, args.limit), 0
     with tempfile.TemporaryDirectory() as folder:
         torch.save(jobs, Path(folder) / "jobs.pt")
-        for name, setting in SETTINGS.items():
-            command = [sys.executable, __file__, "--decode", f"{folder}/jobs.pt", name]
-            environment = os.environ | setting.environment
+        runs = [(name, sys.executable, name) for name in SETTINGS]
+        runs += [(python, python, next(iter(SETTINGS))) for python in args.python]
+        for name, python, setting in runs:
+            command = [python, __file__, "--decode", f"{folder}/jobs.pt", setting]
+            environment = os.environ | SETTINGS[setting].environment
             output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
             wrong = json.loads(output.splitlines()[-1])
             mismatches += len(wrong)
