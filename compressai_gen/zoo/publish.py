@@ -78,7 +78,8 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
             "## Results",
             f"Real bytes on `{results.name}`, measured as `eval/protocol.md` says; all tables and "
             f"plots are in `results/{results.name}`.",
-            markdown_table(rows.round(4)),
+            # Counts are integers again, which published points without any make fractions in the file.
+            markdown_table(rows.round(4).astype({"n_images": int})),
         ]
         ablation = results.parent / "ablation" / f"{name}.csv"
         if ablation.is_file():
