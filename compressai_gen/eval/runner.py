@@ -58,8 +58,8 @@ def measure(
         metrics: what to measure.
         pictures: where the decoded pictures go.
         progress: show a progress bar.
-        store: rows of earlier runs, which are not measured again unless their pictures are missing, and where new ones
-            go.
+        store: rows of earlier runs, which are not measured again, and where new ones go. Where pictures or features of
+            such a row are missing, only they are made.
         features: where the features of the originals and of the decoded pictures go.
         processes: share the images; each returns the rows of all.
 
@@ -83,18 +83,21 @@ def measure(
                 key = store.key(codec, quality, image) if store else None
                 row = store.get(key) if store else None
                 lacks_picture = pictures and pictures.lacks(codec.name, quality, name, key)
-                if row is None or lacks_picture or (features and not features.has(row.get("decoded"))):
-                    if not original_is_set:
-                        metrics.set_original(image)
-                        original_is_set = True
-                    if (codec.name, quality) not in warm:
+                lacks_features = features and not (row and features.has(row.get("decoded")))
+                if row is None or lacks_picture or lacks_features:
+                    if row is None and (codec.name, quality) not in warm:
                         _code(codec, quality, image)
                         warm.add((codec.name, quality))
                     coded = _code(codec, quality, image)
-                    row = _figures(image, coded, metrics)
-                    if features:
-                        row["decoded"] = features.add(coded.decoded)
-                    if store:
+                    measured = row is None
+                    if measured:
+                        if not original_is_set:
+                            metrics.set_original(image)
+                            original_is_set = True
+                        row = _figures(image, coded, metrics)
+                    if lacks_features:
+                        row = row | {"decoded": features.add(coded.decoded)}
+                    if store and (measured or lacks_features):
                         store.add(key, row, coded.encoded)
                     if pictures:
                         pictures.keep(codec.name, quality, name, key, coded.decoded)
