@@ -1,14 +1,15 @@
 """Where the files of ``zoo/`` and ``eval/`` lie: inside an installed package, or beside it in a source checkout.
 
-And the user's cache.
+And the user's cache, and the package's own source.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir"]
+__all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir", "source_hash"]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -25,3 +26,13 @@ EVAL_DIR = _resource_dir("eval")
 def cache_dir() -> Path:
     """Folder for what can be had again: ``$XDG_CACHE_HOME/compressai-gen``, by default below ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compressai-gen"
+
+
+def source_hash(*subpackages: str) -> str:
+    """SHA-256 of the files that subpackages consist of, templates included."""
+    source = hashlib.sha256()
+    for name in subpackages:
+        for path in sorted((_PACKAGE / name).rglob("*.*")):
+            if path.is_file() and path.suffix != ".pyc":
+                source.update(path.read_bytes())
+    return source.hexdigest()

@@ -17,13 +17,14 @@ from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, MetricError
 from compressai_gen.eval import tables
-from compressai_gen.eval.environment import describe_environment
+from compressai_gen.eval.environment import PASSING, describe_environment
 from compressai_gen.eval.features import FeatureStore, set_figures
 from compressai_gen.eval.page import illustrated, write_page
 from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.processes import Processes, launched_processes
 from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
+from compressai_gen.eval.stamp import Stamp
 from compressai_gen.eval.store import RowStore
 from compressai_gen.metrics import DEFAULT_METRICS, FEATURES, METRICS, PatchFeatures, ReferenceMetrics
 from compressai_gen.programs import exit_status, prepare_torch
@@ -31,7 +32,7 @@ from compressai_gen.programs import exit_status, prepare_torch
 __all__ = ["main"]
 
 # What later runs into the same output need not compute again.
-_KEPT_ROWS, _KEPT_FEATURES = ".rows.jsonl", ".features"
+_KEPT_ROWS, _KEPT_FEATURES, _STAMP = ".rows.jsonl", ".features", ".written.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -106,20 +107,24 @@ def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processe
         return
     images = tables.per_image(measured)
     summary = _add_published(tables.summarize(images, of_set), dataset)
-    intervals = tables.intervals(images)
-    deltas = tables.bd_rates(summary, images, args.baselines, args.anchor)
     environment = {
         "command": shlex.join(["python", "-m", "compressai_gen.eval", *argv]),
         "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
         "processes": processes.count,
         **describe_environment(device),
     }
-    write_report(output, images, summary, intervals, deltas, environment)
-    if args.report:
-        origins = tables.origins(summary, dataset.name)
-        page = output / "report.html"
-        write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)
-    print(format_report(summary, deltas))
+    lasting = {name: value for name, value in environment.items() if name not in PASSING}
+    stamp = Stamp(output / _STAMP, [images.to_csv(), summary.to_csv(), lasting])
+    if not stamp.is_current():
+        intervals = tables.intervals(images)
+        deltas = tables.bd_rates(summary, images, args.baselines, args.anchor)
+        with stamp.writing():
+            write_report(output, images, summary, intervals, deltas, environment)
+            if args.report:
+                origins = tables.origins(summary, dataset.name)
+                page = output / "report.html"
+                write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)
+    print(format_report(summary, pd.read_csv(output / "bd_rate.csv")))
     print(f"\nwritten to {output}")
 
 
@@ -127,6 +132,7 @@ def _forget(output: Path) -> None:
     """Remove what earlier runs have kept."""
     for file in RowStore.files(output / _KEPT_ROWS):
         file.unlink()
+    (output / _STAMP).unlink(missing_ok=True)
     shutil.rmtree(output / _KEPT_FEATURES, ignore_errors=True)
 
 

@@ -14,7 +14,10 @@ from PIL import features
 
 from compressai_gen._version import __version__
 
-__all__ = ["describe_environment"]
+__all__ = ["PASSING", "describe_environment"]
+
+PASSING = ("commit", "peak_memory_mib", "peak_device_memory_mib")
+"""What differs between runs that compute the same; a commit does, as soon as results are written into the checkout."""
 
 _PACKAGES = ("compressai", "torch", "torchvision", "diffusers", "pillow", "lpips", "DISTS-pytorch")
 _PACKAGES += ("pytorch-fid", "pytorch-msssim", "bjontegaard", "numpy", "pandas", "scipy")

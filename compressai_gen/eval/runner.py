@@ -77,10 +77,11 @@ def measure(
         warm: set[tuple[str, int]] = set()
         for name, image in images:
             original_is_set = False
+            picture = store.picture(image) if store else None
             original = {"original": features.add(image)} if features else {}
             for codec, quality in steps:
                 bar.set_postfix_str(f"{name} {codec.name}-q{quality}")
-                key = store.key(codec, quality, image) if store else None
+                key = store.key(codec, quality, picture) if store else None
                 row = store.get(key) if store else None
                 lacks_picture = pictures and pictures.lacks(codec.name, quality, name, key)
                 lacks_features = features and not (row and features.has(row.get("decoded")))

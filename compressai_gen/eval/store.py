@@ -59,12 +59,17 @@ class RowStore:
         """Return the files that the processes of earlier runs have left for `path`."""
         return sorted([*path.parent.glob(path.name), *path.parent.glob(f"{path.stem}.*{path.suffix}")])
 
-    def key(self, codec: Codec, quality: int, image: Tensor) -> str | None:
+    @staticmethod
+    def picture(image: Tensor) -> list[Any]:
+        """Return what stands for a picture in keys."""
+        return [pixel_hash(image), list(image.shape)]
+
+    def key(self, codec: Codec, quality: int, picture: list[Any]) -> str | None:
         """Return the key of a row, or None where the codec does not say what version it is."""
         version = getattr(codec, "version", None) or self._unversioned
         if version is None:
             return None
-        parts = [*self._setting, codec.name, version, quality, pixel_hash(image), list(image.shape)]
+        parts = [*self._setting, codec.name, version, quality, *picture]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def get(self, key: str | None) -> dict[str, Any] | None:

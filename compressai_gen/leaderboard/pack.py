@@ -104,11 +104,11 @@ def read_card(path: Path) -> dict[str, Any]:
 def _streams(
     store: StreamStore, codec: Codec, qualities: Sequence[int], pictures: ImageDataset
 ) -> dict[tuple[int, str], Encoded]:
-    found = {
-        (quality, name): store.encoded(store.key(codec, quality, image))
-        for name, image in pictures
-        for quality in qualities
-    }
+    found = {}
+    for name, image in pictures:
+        picture = store.picture(image)
+        for quality in qualities:
+            found[quality, name] = store.encoded(store.key(codec, quality, picture))
     if len({len(encoded.strings) for encoded in found.values()}) > 1:
         raise CodecError(f"{codec.name} makes now more, now fewer strings; a submission needs as many for every image")
     return {(quality, name): found[quality, name] for quality in qualities for name in pictures.image_names}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-import compressai_gen
 from compressai_gen import resources
 from compressai_gen.errors import ZooError
 
@@ -53,11 +51,8 @@ def read_record(name: str) -> dict[str, Any]:
 
 def fingerprint(name: str) -> str:
     """Returns what decides a model's output: the hash of its weights and of the source that runs them."""
-    source = hashlib.sha256()
-    for folder in ("diffusion", "entropy", "layers", "models"):
-        for path in sorted((Path(compressai_gen.__file__).parent / folder).glob("*.py")):
-            source.update(path.read_bytes())
-    return f"{read_manifest().get(name, {}).get('sha256')} {source.hexdigest()}"
+    source = resources.source_hash("diffusion", "entropy", "layers", "models")
+    return f"{read_manifest().get(name, {}).get('sha256')} {source}"
 
 
 def load_weights(name: str) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def test_all_files_of_a_run(pictures, tmp_path, capsys):
     assert {file for file in files if not file.startswith("reconstructions/")} == {
         "images.csv", "summary.csv", "intervals.csv", "bd_rate.csv", "webp.json", "avif.json", "environment.json",
         "rd_psnr.png", "rd_psnr.svg", "rd_psnr.pdf", "rd_ms_ssim.png", "rd_ms_ssim.svg", "rd_ms_ssim.pdf",
-        "summary.md", "summary.tex", "bd_rate.md", "bd_rate.tex", ".rows.jsonl",
+        "summary.md", "summary.tex", "bd_rate.md", "bd_rate.tex", ".rows.jsonl", ".written.json",
     }  # fmt: skip
     assert {f"reconstructions/webp-q{q}/{name}.png" for q in (1, 15, 50) for name in ("astronaut", "chelsea")} <= files
 
@@ -86,6 +86,41 @@ def test_all_files_of_a_run(pictures, tmp_path, capsys):
         assert Image.open(plot).size[0] > 100
     results = json.loads((output / "webp.json").read_text())["results"]
     assert results["psnr-rgb"] == pytest.approx(summary[summary["codec"] == "webp"]["psnr"], rel=1e-5)
+
+
+CHANGES = {
+    "nothing": lambda output: None,
+    "a file removed": lambda output: (output / "rd_psnr.svg").unlink(),
+    "a file changed": lambda output: (output / "summary.csv").write_text("codec\n"),
+    "a file of somebody else's": lambda output: (output / "comparison.png").touch(),
+    "the stamp damaged": lambda output: (output / ".written.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_second_run_writes_only_what_is_not_there(pictures, tmp_path, capsys, change):
+    argv = ["--models", "webp", "--dataset", str(pictures), "--metrics", "psnr", "--report"]
+    assert cli.main(argv) == 0
+    output, first = tmp_path / "results/pictures", capsys.readouterr().out
+    whole = (output / "summary.csv").read_bytes()
+    CHANGES[change](output)
+    states = {path.name: path.stat().st_mtime_ns for path in output.iterdir() if path.is_file()}
+    assert cli.main(argv) == 0
+    assert capsys.readouterr().out == first
+    assert (output / "rd_psnr.svg").exists()
+    assert (output / "summary.csv").read_bytes() == whole
+    kept = [name for name, state in states.items() if (output / name).stat().st_mtime_ns == state]
+    assert ("report.html" in kept) == (change in ("nothing", "a file of somebody else's"))
+
+
+def test_tables_follow_their_inputs(pictures, tmp_path, monkeypatch):
+    argv = ["--models", "webp", "jpeg", "--dataset", str(pictures), "--metrics", "psnr"]
+    output = tmp_path / "results/pictures"
+    assert cli.main(argv) == 0
+    assert cli.main([*argv, "--anchor", "jpeg"]) == 0
+    assert pd.read_csv(output / "bd_rate.csv")["anchor"].unique().tolist() == ["jpeg"]
+    assert cli.main([*argv, "--anchor", "webp"]) == 0
+    assert pd.read_csv(output / "bd_rate.csv")["anchor"].unique().tolist() == ["webp"]
 
 
 def test_learned_model_without_baselines(pictures, monkeypatch):
