@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from compressai.ans import RansDecoder
 from compressai.entropy_models import EntropyModel
@@ -41,7 +43,7 @@ class MeteredDecoder:
         self.bits: list[float] = []
 
     def decode_stream(
-        self, indexes: list[int], cdfs: list[list[int]], cdf_lengths: list[int], offsets: list[int]
+        self, indexes: list[int], cdfs: Sequence[Sequence[int]], cdf_lengths: list[int], offsets: list[int]
     ) -> list[int]:
         """Returns the symbols."""
         symbols = self._decoder.decode_stream(indexes, cdfs, cdf_lengths, offsets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable
 
 import torch
@@ -34,13 +35,14 @@ def frequencies(logits: Tensor, snap: Snap) -> Tensor:
     return table
 
 
-def _cdfs(table: Tensor) -> tuple[list[list[int]], list[int], list[int]]:
+def _cdfs(table: Tensor) -> tuple[list[array[int]], list[int], list[int]]:
     n, entries = table.shape
-    cdf = torch.zeros(n, entries + 2, dtype=torch.int64)
+    cdf = torch.zeros(n, entries + 2, dtype=torch.int32)
     cdf[:, 1:-1] = table.cumsum(1)
     # The coder keeps a table's last interval for escapes, which tokens never need: an empty one.
     cdf[:, -1] = 2**PRECISION
-    return cdf.tolist(), [entries + 2] * n, [0] * n
+    # The coder takes any sequences; as lists, a million integers take longer to make than to code with.
+    return [array("i", row.tobytes()) for row in cdf.numpy()], [entries + 2] * n, [0] * n
 
 
 class TokenEncoder:
