@@ -16,6 +16,7 @@ from compressai_gen.errors import SubmissionError
 from compressai_gen.eval import tables
 from compressai_gen.eval.plots import plottable, rate_plot, render_plot
 from compressai_gen.eval.store import PROTOCOL_VERSION
+from compressai_gen.eval.typeset import anchor_names
 from compressai_gen.files import escape_markdown, file_name, markdown_table, replacing, write_table
 from compressai_gen.leaderboard.submission import Submission, read_submission
 from compressai_gen.leaderboard.verify import Record, read_record, record_path
@@ -65,8 +66,9 @@ def rank(folder: Path, output: Path, dataset: str = "kodak", anchor: str | None 
         raise SubmissionError(f"no anchor {anchor!r}; there are {', '.join(summary['codec'].unique())}")
     deltas = tables.bd_rates(summary, images, list(entries), anchor)
     standings = _standings(summary, deltas, by)
-    page = _page(entries, dataset, standings, summary, tables.intervals(images))
-    text = _markdown(entries, dataset, standings)
+    anchors = anchor_names(deltas) or "none: there is one curve only"
+    page = _page(entries, dataset, standings, anchors, summary, tables.intervals(images))
+    text = _markdown(entries, dataset, standings, anchors)
     write_table(standings, output / "leaderboard.csv")
     write_table(summary, output / "points.csv")
     for name, content in (("leaderboard.md", text), ("leaderboard.html", page)):
@@ -115,7 +117,7 @@ def _with_published(summary: pd.DataFrame, dataset: str) -> pd.DataFrame:
 def _standings(summary: pd.DataFrame, deltas: pd.DataFrame, by: str) -> pd.DataFrame:
     """One row per codec, submissions first, each kind from the lowest BD-rate of a metric up."""
     table = summary.groupby(["codec", "source"], sort=False)[["encode_s", "decode_s"]].mean().reset_index()
-    table["anchor"] = table["codec"].map(deltas.groupby("codec")["anchor"].agg(lambda names: " ".join(names.unique())))
+    table["anchor"] = table["codec"].map(deltas.groupby("codec")["anchor"].agg(lambda names: "; ".join(names.unique())))
     anchors = table["codec"].isin(deltas["anchor"])
     for metric in deltas["metric"].unique():
         of_metric = deltas[deltas["metric"] == metric].set_index("codec")
@@ -146,11 +148,7 @@ def _seconds(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3g}"
 
 
-def _anchor_text(standings: pd.DataFrame) -> str:
-    return ", ".join(dict.fromkeys(standings["anchor"].dropna())) or "none: there is one curve only"
-
-
-def _markdown(entries: dict[str, _Entry], dataset: str, standings: pd.DataFrame) -> str:
+def _markdown(entries: dict[str, _Entry], dataset: str, standings: pd.DataFrame, anchors: str) -> str:
     rates = _rates(standings)
     rows = []
     for i, row in standings.iterrows():
@@ -159,7 +157,7 @@ def _markdown(entries: dict[str, _Entry], dataset: str, standings: pd.DataFrame)
         rows.append([escape_markdown(text) for text in (*texts, _seconds(row["encode_s"]), _seconds(row["decode_s"]))])
     columns = ["codec", "title", "author", "source", *rates, "encode_s", "decode_s"]
     table = markdown_table(pd.DataFrame(rows, columns=columns))
-    note = escape_markdown(f"Anchor: {_anchor_text(standings)}. {NOTE}")
+    note = escape_markdown(f"Anchor: {anchors}. {NOTE}")
     return f"# Leaderboard on {escape_markdown(dataset)}\n\n{note}\n\n{table}\n"
 
 
@@ -167,6 +165,7 @@ def _page(
     entries: dict[str, _Entry],
     dataset: str,
     standings: pd.DataFrame,
+    anchors: str,
     summary: pd.DataFrame,
     intervals: pd.DataFrame,
 ) -> str:
@@ -184,7 +183,7 @@ def _page(
     return environment.get_template("page.html.jinja").render(
         dataset=dataset,
         protocol=PROTOCOL_VERSION,
-        anchor=_anchor_text(standings),
+        anchor=anchors,
         note=NOTE,
         metrics=list(rates),
         rows=rows,

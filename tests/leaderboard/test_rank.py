@@ -98,7 +98,11 @@ def test_the_page_is_one_file_and_shows_text_as_text(board):
 def test_published_curves_are_told_apart(board, monkeypatch, tmp_path):
     lines = ["source,dataset,codec,point,bpp,psnr,ms_ssim,lpips,dists"]
     for source, codec, gain in (("paper", "Other", 0), ("blog", "Other", 40), ("paper", "Sole", 1)):
-        lines += [f"{source},pictures,{codec},q{i},{0.5 * 2**i},{24 + 3 * i + gain},,," for i in range(4)]
+        similarity = "" if (source, codec) == ("paper", "Other") else 0.8
+        lines += [
+            f"{source},pictures,{codec},q{i},{0.5 * 2**i},{24 + 3 * i + gain},{similarity and similarity + 0.02 * i},,"
+            for i in range(4)
+        ]
     (tmp_path / "published_curves.csv").write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(published, "EVAL_DIR", tmp_path)
     assert _rank(board) == 0
@@ -111,6 +115,8 @@ def test_published_curves_are_told_apart(board, monkeypatch, tmp_path):
     assert set(table.index[table["source"] == "published"]) == others
     assert set(table.index[table["encode_s"].isna()]) == others
     assert table.loc["webp", "anchor"] == "Other [paper]"  # of both, the one that shares more of the range
+    assert table.loc["Sole", "anchor"] == "Other [paper]; Other [blog]"  # only the latter has the other metric
+    assert "Anchor: Other \\[paper\\] or Other \\[blog\\]. " in (tmp_path / "out" / "leaderboard.md").read_text()
     before, mark, after = (tmp_path / "out" / "leaderboard.html").read_text().partition("Published by others")
     assert mark
     for codec in others:
