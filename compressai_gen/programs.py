@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 
@@ -46,18 +47,26 @@ def _keep_freed_memory() -> None:
 
 
 def exit_status(run: Callable[[], None], interrupted: str) -> int:
-    """Runs a program and returns its exit status: 0, that of an error of ours (most have 2), 130 when interrupted.
+    """Runs a program to its exit status.
 
     Args:
         run: the program; errors of ours are printed as one line.
         interrupted: what to say after Ctrl-C.
+
+    Returns:
+        0, that of an error of ours (most have 2), 130 when interrupted, 141 when nobody reads the output any more.
     """
     try:
         run()
+        sys.stdout.flush()
     except CompressaiGenError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Who read our output has seen enough, as ``| head`` has. What is still buffered must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0

@@ -30,3 +30,12 @@ def _page_faults(prepared: bool) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told how to have memory")
 def test_programs_do_not_have_the_system_clear_memory_again():
     assert _page_faults(prepared=True) * 10 < _page_faults(prepared=False)
+
+
+def test_output_that_nobody_reads_is_no_error():
+    program = "import sys; from compressai_gen.programs import exit_status\n"
+    program += "sys.exit(exit_status(lambda: print('x' * 2**20), ''))"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
