@@ -114,14 +114,14 @@ def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processe
         **describe_environment(device),
     }
     lasting = {name: value for name, value in environment.items() if name not in PASSING}
-    stamp = Stamp(output / _STAMP, [images.to_csv(), summary.to_csv(), lasting])
+    origins = tables.origins(summary, dataset.name)
+    stamp = Stamp(output / _STAMP, [images.to_csv(), summary.to_csv(), origins, lasting])
     if not stamp.is_current():
         intervals = tables.intervals(images)
         deltas = tables.bd_rates(summary, images, args.baselines, args.anchor)
         with stamp.writing():
             write_report(output, images, summary, intervals, deltas, environment)
             if args.report:
-                origins = tables.origins(summary, dataset.name)
                 page = output / "report.html"
                 write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)
     print(format_report(summary, pd.read_csv(output / "bd_rate.csv")))

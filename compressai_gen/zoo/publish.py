@@ -78,7 +78,7 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
             "## Results",
             f"Real bytes on `{results.name}`, measured as `eval/protocol.md` says; all tables and "
             f"plots are in `results/{results.name}`.",
-            # Counts are integers again, which published points without any make fractions in the file.
+            # Published points have no counts, so that the file's come back as fractions.
             markdown_table(rows.round(4).astype({column: int for column in rows if column.startswith("n_")})),
         ]
         ablation = results.parent / "ablation" / f"{name}.csv"

@@ -113,7 +113,7 @@ def test_second_run_writes_only_what_is_not_there(pictures, tmp_path, capsys, ch
     assert ("report.html" in kept) == (change in ("nothing", "a file of somebody else's"))
 
 
-def test_tables_follow_their_inputs(pictures, tmp_path, monkeypatch):
+def test_tables_follow_their_inputs(pictures, tmp_path):
     argv = ["--models", "webp", "jpeg", "--dataset", str(pictures), "--metrics", "psnr"]
     output = tmp_path / "results/pictures"
     assert cli.main(argv) == 0
