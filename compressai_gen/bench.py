@@ -42,9 +42,8 @@ _STATUS = Path("/proc/self/status")
 _PEAK_RESET = Path("/proc/self/clear_refs")
 
 
-def _ours(name: str, quality: int, device: str, **decode: Any) -> tuple[Codec, int]:
-    codec = find_codec(name, device)
-    return (codec.variant(name, ({}, decode)) if decode else codec), quality
+def _ours(name: str, quality: int, device: str) -> tuple[Codec, int]:
+    return find_codec(name, device), quality
 
 
 def _compressai(name: str, quality: int, device: str) -> tuple[Codec, int]:
@@ -64,8 +63,8 @@ def _avif(quality: int, device: str, **options: Any) -> tuple[Codec, int]:
 
 CONTENDERS: dict[str, Callable[..., tuple[Codec, int]]] = {
     "cgdm": functools.partial(_ours, "cgdm", 3),
-    "cgdm steps=0": functools.partial(_ours, "cgdm", 3, steps=0),
-    "cgdm steps=4": functools.partial(_ours, "cgdm", 3, steps=4),
+    "cgdm:steps=0": functools.partial(_ours, "cgdm:steps=0", 3),
+    "cgdm:steps=4": functools.partial(_ours, "cgdm:steps=4", 3),
     "mridc": functools.partial(_ours, "mridc", 3),
     "bmshj2018-hyperprior": functools.partial(_compressai, "bmshj2018-hyperprior", 3),
     "mbt2018-mean": functools.partial(_compressai, "mbt2018-mean", 3),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import torch
 
@@ -15,6 +18,10 @@ from compressai_gen.codecs.plugins import PluginCodec, load_plugin, plugin_names
 from compressai_gen.errors import CodecError
 
 __all__ = ["available_codecs", "check_qualities", "decoder_reference", "find_codec", "our_models"]
+
+
+_ENCODER_OPTIONS = ("online_steps", "masking")
+"""Of our models' ``compress``, those that can be written as a word."""
 
 
 def our_models() -> dict[str, tuple[int, ...]]:
@@ -31,13 +38,19 @@ def available_codecs() -> list[str]:
 
 
 def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
-    """Return a codec by name.
+    """Return a codec by name, one of our models also with options: ``cgdm:steps=0``, ``cgdm:online_steps=50,steps=4``.
 
     A name of ours wins over a plugin of the same name. Classical codecs and plugins choose their own device.
 
     Raises:
-        CodecError: the name is unknown, or the package that offers the codec is broken or not installed.
+        CodecError: the name or an option is unknown, or the package that offers the codec is broken or not installed.
     """
+    plain, colon, settings = name.partition(":")
+    if colon:
+        codec = find_codec(plain, device)
+        if plain not in our_models():
+            raise CodecError(f"{plain} has no options; only the models of this package have: {', '.join(our_models())}")
+        return codec.variant(name, _options(plain, settings))
     if name in CLASSICAL_CODECS:
         CLASSICAL_CODECS[name].require()
         return CLASSICAL_CODECS[name]
@@ -54,6 +67,28 @@ def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
     raise CodecError(f"unknown codec '{name}'.{hint} Available: {', '.join(available)}")
 
 
+def _options(name: str, settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the encoder's and the decoder's options of ``option=value,…``."""
+    from compressai_gen.models.base import DecoderOptions
+
+    of_decoder = [field.name for field in fields(DecoderOptions)]
+    encode, decode = {}, {}
+    try:
+        for setting in settings.split(","):
+            option, value = setting.split("=")
+            if option in _ENCODER_OPTIONS:
+                encode[option] = int(value) if value.isdecimal() else value
+            else:
+                decode[option] = ast.literal_eval(value)
+        DecoderOptions(**decode)
+    except (SyntaxError, TypeError, ValueError) as error:
+        known = ", ".join([*_ENCODER_OPTIONS, *of_decoder])
+        raise CodecError(
+            f"'{name}:{settings}' has no such options; write {name}:option=value,… with {known}"
+        ) from error
+    return encode, decode
+
+
 def _zoo_codec(name: str, qualities: tuple[int, ...], device: str | torch.device) -> LearnedCodec:
     from compressai_gen import zoo
 
@@ -64,16 +99,16 @@ def _zoo_codec(name: str, qualities: tuple[int, ...], device: str | torch.device
 def decoder_reference(codec: Codec) -> dict[str, str]:
     """Return what must agree where streams of a codec are decoded.
 
-    Beside the name that is, for our models, the SHA-256 of the weights, and for a third-party codec its package with
-    version. Classical formats are standards, which every decoder follows.
+    Beside the name, which has the options, that is, for our models, the SHA-256 of the weights, and for a third-party
+    codec its package with version. Classical formats are standards, which every decoder follows.
     """
     reference = {"name": codec.name}
     if isinstance(codec, PluginCodec):
         reference["package"] = codec.package
-    elif codec.name in our_models():
+    elif (model := codec.name.partition(":")[0]) in our_models():
         from compressai_gen.zoo.manifest import read_manifest
 
-        reference["weights"] = read_manifest().get(codec.name, {}).get("sha256", "none")
+        reference["weights"] = read_manifest().get(model, {}).get("sha256", "none")
     return reference
 
 

@@ -7,11 +7,10 @@ A row per image: the original, then each codec at the quality whose bytes are ne
 from __future__ import annotations
 
 import argparse
-import ast
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +29,6 @@ from compressai_gen.files import replacing
 from compressai_gen.layers.transforms import BLOCK
 from compressai_gen.metrics import METRICS, ReferenceMetrics
 from compressai_gen.models import MRIDC
-from compressai_gen.models.base import DecoderOptions
 from compressai_gen.programs import exit_status
 
 __all__ = [
@@ -65,29 +63,17 @@ class Column(NamedTuple):
 
 
 def parse_column(text: str, device: str | torch.device = "cpu") -> Column:
-    """Return the column of ``name[@quality][:option=value,…]``, the options being the decoder's of one of our models.
+    """Return the column of ``name[@quality][:option=value,…]``; see :func:`~compressai_gen.codecs.find_codec`.
 
     Raises:
         CodecError: the codec is unknown or has no such quality or option.
     """
-    named, _, settings = text.partition(":")
+    named, colon, settings = text.partition(":")
     name, _, quality = named.partition("@")
-    codec = find_codec(name, device)
+    codec = find_codec(name + colon + settings, device)
     if quality and not quality.isdecimal():
         raise CodecError(f"'{text}': after @ stands a quality of {name}, one of {codec.qualities}")
-    qualities = check_qualities(codec, [int(quality)]) if quality else codec.qualities
-    if not settings:
-        return Column(codec, qualities)
-    known = ", ".join(field.name for field in fields(DecoderOptions))
-    try:
-        pairs = [setting.split("=") for setting in settings.split(",")]
-        options = {key.strip(): ast.literal_eval(value) for key, value in pairs}
-        DecoderOptions(**options)
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise CodecError(f"'{text}' has no decoder options; write {name}:option=value,… with {known}") from error
-    if not isinstance(codec, LearnedCodec):
-        raise CodecError(f"{name} has no decoder options; only the models of this package have")
-    return Column(codec.variant(f"{name}:{settings}", ({}, options)), qualities)
+    return Column(codec, check_qualities(codec, [int(quality)]) if quality else codec.qualities)
 
 
 def nearest_quality(
@@ -214,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
         "codecs",
         nargs="+",
         metavar="CODEC",
-        help="name, name@quality, or either with :option=value,… of the decoder, as cgdm:steps=0",
+        help="name, name@quality, or either with :option=value,… of one of our models, as cgdm:steps=0",
     )
     add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
     add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")

@@ -8,10 +8,12 @@ from compressai_gen.codecs import (
     LearnedCodec,
     available_codecs,
     check_qualities,
+    decoder_reference,
     find_codec,
     registry,
 )
 from compressai_gen.errors import BitstreamError, CodecError
+from compressai_gen.zoo import manifest
 
 PLUGIN = """
 import torch
@@ -77,6 +79,51 @@ def test_unknown_codec_gets_a_hint_and_the_list(name, close):
 def test_unknown_codec_unlike_any_other():
     with pytest.raises(CodecError, match=r"unknown codec 'zzzzzz'\. Available"):
         find_codec("zzzzzz")
+
+
+class _Recorder(torch.nn.Module):
+    def compress(self, x, **options):
+        self.encoded = options
+        return {"strings": [[b"x"]], "shape": x.shape[2:]}
+
+    def decompress(self, strings, shape, **options):
+        self.decoded = options
+        return {"x_hat": torch.zeros(1, 3, *shape)}
+
+
+def test_options_of_ours_reach_encoder_and_decoder(monkeypatch):
+    model = _Recorder()
+    monkeypatch.setattr(registry, "_zoo_codec", lambda *args: LearnedCodec("cgdm", (1,), lambda q: model, version="1"))
+    codec = find_codec("cgdm:online_steps=5,steps=4,consistency=False")
+    codec.decode(codec.encode(torch.zeros(3, 8, 8, dtype=torch.uint8), 1))
+    assert model.encoded == {"online_steps": 5}
+    assert model.decoded == {"steps": 4, "consistency": False}
+    assert codec.name == "cgdm:online_steps=5,steps=4,consistency=False"
+    assert codec.version != find_codec("cgdm").version
+    find_codec("mridc:masking=random").encode(torch.zeros(3, 8, 8, dtype=torch.uint8), 1)
+    assert model.encoded == {"masking": "random"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cgdm:", r"'cgdm:' has no such options: cgdm:option=value,… takes online_steps, masking, steps, seed"),
+        ("cgdm:speed=3", "no such options"),
+        ("cgdm:steps", "no such options"),
+        ("cgdm:steps=many", "no such options"),
+        ("cgdm:steps=3", "steps is 0"),
+        ("avif:steps=0", r"avif has no options; only the models of this package have: cgdm, mridc"),
+        ("cdgm:steps=0", "Did you mean 'cgdm'"),
+    ],
+)
+def test_wrong_options_are_told(name, message):
+    with pytest.raises(CodecError, match=message):
+        find_codec(name)
+
+
+def test_weights_are_stated_with_options_too(monkeypatch):
+    monkeypatch.setattr(manifest, "read_manifest", lambda: {"cgdm": {"sha256": "1a2b"}})
+    assert decoder_reference(find_codec("cgdm:steps=0")) == {"name": "cgdm:steps=0", "weights": "1a2b"}
 
 
 def test_qualities_are_checked_and_ordered():
