@@ -83,9 +83,7 @@ def _options(name: str, settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
         DecoderOptions(**decode)
     except (SyntaxError, TypeError, ValueError) as error:
         known = ", ".join([*_ENCODER_OPTIONS, *of_decoder])
-        raise CodecError(
-            f"'{name}:{settings}' has no such options; write {name}:option=value,… with {known}"
-        ) from error
+        raise CodecError(f"'{name}:{settings}' has no such options: {name}:option=value,… takes {known}") from error
     return encode, decode
 
 
