@@ -19,9 +19,8 @@ from compressai_gen.errors import CodecError
 
 __all__ = ["available_codecs", "check_qualities", "decoder_reference", "find_codec", "our_models"]
 
-
-_ENCODER_OPTIONS = ("online_steps", "masking")
-"""Of our models' ``compress``, those that can be written as a word."""
+_ENCODER_OPTIONS = {"online_steps": int, "masking": str}
+"""Of our models' ``compress``, those that can be written as a word, and what turns the word into a value."""
 
 
 def our_models() -> dict[str, tuple[int, ...]]:
@@ -77,7 +76,7 @@ def _options(name: str, settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
         for setting in settings.split(","):
             option, value = setting.split("=")
             if option in _ENCODER_OPTIONS:
-                encode[option] = int(value) if value.isdecimal() else value
+                encode[option] = _ENCODER_OPTIONS[option](value)
             else:
                 decode[option] = ast.literal_eval(value)
         DecoderOptions(**decode)

@@ -111,6 +111,7 @@ def test_options_of_ours_reach_encoder_and_decoder(monkeypatch):
         ("cgdm:speed=3", "no such options"),
         ("cgdm:steps", "no such options"),
         ("cgdm:steps=many", "no such options"),
+        ("cgdm:online_steps=many", "no such options"),
         ("cgdm:steps=3", "steps is 0"),
         ("avif:steps=0", r"avif has no options; only the models of this package have: cgdm, mridc"),
         ("cdgm:steps=0", "Did you mean 'cgdm'"),
