@@ -263,6 +263,8 @@ class DiffusionObjective(Objective):
             the denoiser has learnt to use it.
         syntax_weight: per bit and pixel above that.
         first_share: share of samples at pure noise.
+        one_quality: whether a batch has crops of one quality, drawn anew for each, instead of every quality's. DISTS is
+            of all crops together: what low qualities lack there hides what high ones lack.
     """
 
     def __init__(
@@ -275,6 +277,7 @@ class DiffusionObjective(Objective):
         syntax_bpp: float = 0.0,
         syntax_weight: float = 0.0,
         first_share: float = 0.6,
+        one_quality: bool = False,
     ):
         super().__init__()
         self.distortion = Distortion(mse_weight, lpips_weight, dists_weight, dists_images)
@@ -282,6 +285,7 @@ class DiffusionObjective(Objective):
         self.syntax_bpp = syntax_bpp
         self.syntax_weight = syntax_weight
         self.first_share = first_share
+        self.one_quality = one_quality
 
     def trained(self, model: GenerativeCodec) -> Iterable[nn.Module]:
         """See :class:`Objective`."""
@@ -293,7 +297,10 @@ class DiffusionObjective(Objective):
         first, *later = timesteps(max(STEPS))
         chosen = torch.tensor(later)[torch.randint(len(later), (x.shape[0],))]
         t = torch.where(torch.rand(x.shape[0]) < self.first_share, first, chosen).to(x.device)
-        out = model(x, _every_quality(x, codec.n_qualities) + 1, t)
+        qualities = _every_quality(x, codec.n_qualities)
+        if self.one_quality:
+            qualities = qualities[:1].expand(len(x))
+        out = model(x, qualities + 1, t)
         distortion, logs = self.distortion(out["x_hat"], x)
         drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
         loss = (distortion + self.consistency_weight * drift).mean()

@@ -13,7 +13,7 @@ from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.train import loop
 from compressai_gen.train.__main__ import main
 from compressai_gen.train.export import half_precision_state
-from compressai_gen.train.objectives import Distortion
+from compressai_gen.train.objectives import DiffusionObjective, Distortion
 from compressai_gen.train.recipe import load_recipe
 
 ALEXNET = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
@@ -297,3 +297,23 @@ def test_exported_state_is_rounded_once_and_leaves_the_model_alone(tiny_cgdm, up
     tables = {key: value.clone() for key, value in loaded.state_dict().items()}
     loaded.update(force=True)
     assert all(torch.equal(tables[key], value) for key, value in loaded.state_dict().items())
+
+
+@needs_alex
+@pytest.mark.parametrize("one_quality", [False, True])
+def test_a_batch_has_every_quality_or_one_that_is_drawn_anew(one_quality):
+    objective = DiffusionObjective(1.0, 1.0, 0.0, 1.0, one_quality=one_quality)
+    batches = []
+
+    class Codec(torch.nn.Module):
+        n_qualities = 5
+
+        def forward(self, x, quality, timesteps):
+            batches.append(set(quality.tolist()))
+            return {"x_hat": x, "x_base": x, "likelihoods": {}}
+
+    torch.manual_seed(0)
+    for _ in range(40):
+        objective(Codec(), torch.rand(5, 3, 64, 64))
+    assert {len(batch) for batch in batches} == {1 if one_quality else 5}
+    assert set.union(*batches) == {1, 2, 3, 4, 5}
