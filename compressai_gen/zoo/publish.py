@@ -25,6 +25,12 @@ from compressai_gen.zoo.manifest import read_manifest, read_record
 
 LICENSE = "BSD-3-Clause"
 
+SEEN = {
+    "cgdm": " A faint pattern of dots, repeated every two and four pixels, lies over smooth parts; the denoiser makes "
+    "that of the base picture stronger."
+}
+"""What shows in decoded pictures of each model beside that."""
+
 
 def publish(run: Path) -> str:
     """Copies a run's weights and record into the zoo and lists them in the manifest; returns the model's name."""
@@ -91,7 +97,8 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
     parts += [
         "## Limits",
         "Trained on few photographs for a short time on a CPU: text, faces and fine regular texture suffer first. At "
-        "its lowest qualities the decoder invents texture; do not use decoded pictures as evidence.",
+        "its lowest qualities the decoder invents texture; do not use decoded pictures as evidence."
+        + SEEN.get(name, ""),
     ]
     return "\n\n".join(parts) + "\n"
 
