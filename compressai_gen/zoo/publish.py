@@ -25,11 +25,11 @@ from compressai_gen.zoo.manifest import read_manifest, read_record
 
 LICENSE = "BSD-3-Clause"
 
-SEEN = {
-    "cgdm": " A faint pattern of dots, repeated every two and four pixels, lies over smooth parts; the denoiser makes "
+_LIMITS = {
+    "cgdm": "A faint pattern of dots, repeated every two and four pixels, lies over smooth parts; the denoiser makes "
     "that of the base picture stronger."
 }
-"""What shows in decoded pictures of each model beside that."""
+"""Of single models, beside those of all that every card states."""
 
 
 def publish(run: Path) -> str:
@@ -97,8 +97,8 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
     parts += [
         "## Limits",
         "Trained on few photographs for a short time on a CPU: text, faces and fine regular texture suffer first. At "
-        "its lowest qualities the decoder invents texture; do not use decoded pictures as evidence."
-        + SEEN.get(name, ""),
+        "its lowest qualities the decoder invents texture; do not use decoded pictures as evidence.",
+        *([_LIMITS[name]] if name in _LIMITS else []),
     ]
     return "\n\n".join(parts) + "\n"
 
