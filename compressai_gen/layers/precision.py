@@ -12,7 +12,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return torch.backends.mkldnn.enabled and torch.cpu._is_amx_tile_supported()
+        # Matrix tiles of newer Intel processors, or products of pairs in AVX-512 registers (AMD from Zen 4 on).
+        has_products = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.backends.mkldnn.enabled and has_products
     return False
 
 

@@ -300,9 +300,9 @@ def test_exported_state_is_rounded_once_and_leaves_the_model_alone(tiny_cgdm, up
 
 
 @needs_alex
-@pytest.mark.parametrize("one_quality", [False, True])
-def test_a_batch_has_every_quality_or_one_that_is_drawn_anew(one_quality):
-    objective = DiffusionObjective(1.0, 1.0, 0.0, 1.0, one_quality=one_quality)
+@pytest.mark.parametrize("shares", [None, [1, 1, 1, 1, 1], [0, 3, 0, 0, 1]])
+def test_a_batch_has_every_quality_or_one_that_is_drawn_anew(shares):
+    objective = DiffusionObjective(1.0, 1.0, 0.0, 1.0, quality_shares=shares)
     batches = []
 
     class Codec(torch.nn.Module):
@@ -315,5 +315,6 @@ def test_a_batch_has_every_quality_or_one_that_is_drawn_anew(one_quality):
     torch.manual_seed(0)
     for _ in range(40):
         objective(Codec(), torch.rand(5, 3, 64, 64))
-    assert {len(batch) for batch in batches} == {1 if one_quality else 5}
-    assert set.union(*batches) == {1, 2, 3, 4, 5}
+    assert {len(batch) for batch in batches} == {5 if shares is None else 1}
+    drawn = set.union(*batches)
+    assert drawn == {2, 5} if shares and 0 in shares else drawn == {1, 2, 3, 4, 5}
