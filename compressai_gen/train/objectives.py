@@ -301,7 +301,9 @@ class DiffusionObjective(Objective):
         if self.quality_shares is None:
             qualities = _every_quality(x, codec.n_qualities)
         else:
-            qualities = torch.multinomial(torch.tensor(self.quality_shares), 1).to(x.device).expand(len(x))
+            qualities = (
+                torch.multinomial(torch.tensor(self.quality_shares, dtype=torch.float32), 1).to(x.device).expand(len(x))
+            )
         out = model(x, qualities + 1, t)
         distortion, logs = self.distortion(out["x_hat"], x)
         drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
