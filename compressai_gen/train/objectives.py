@@ -286,7 +286,7 @@ class DiffusionObjective(Objective):
         self.syntax_bpp = syntax_bpp
         self.syntax_weight = syntax_weight
         self.first_share = first_share
-        self.quality_shares = quality_shares
+        self.quality_shares = quality_shares and torch.tensor(quality_shares, dtype=torch.float32)
 
     def trained(self, model: GenerativeCodec) -> Iterable[nn.Module]:
         """See :class:`Objective`."""
@@ -301,9 +301,7 @@ class DiffusionObjective(Objective):
         if self.quality_shares is None:
             qualities = _every_quality(x, codec.n_qualities)
         else:
-            qualities = (
-                torch.multinomial(torch.tensor(self.quality_shares, dtype=torch.float32), 1).to(x.device).expand(len(x))
-            )
+            qualities = torch.multinomial(self.quality_shares, 1).to(x.device).expand(len(x))
         out = model(x, qualities + 1, t)
         distortion, logs = self.distortion(out["x_hat"], x)
         drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
