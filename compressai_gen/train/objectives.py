@@ -290,6 +290,9 @@ class DiffusionObjective(Objective):
 
     def trained(self, model: GenerativeCodec) -> Iterable[nn.Module]:
         """See :class:`Objective`."""
+        shares = self.quality_shares
+        if shares is not None and len(shares) != model.n_qualities:
+            raise RecipeError(f"quality_shares wants {model.n_qualities} numbers, one a quality, not {len(shares)}")
         return [part for part in (model.restorer, getattr(model, "syntax", None)) if part is not None]
 
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

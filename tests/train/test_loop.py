@@ -318,3 +318,10 @@ def test_a_batch_has_every_quality_or_one_that_is_drawn_anew(shares):
     assert {len(batch) for batch in batches} == {5 if shares is None else 1}
     drawn = set.union(*batches)
     assert drawn == {2, 5} if shares and 0 in shares else drawn == {1, 2, 3, 4, 5}
+
+
+@needs_alex
+def test_as_many_shares_as_qualities_are_wanted(tiny_cgdm):
+    objective = DiffusionObjective(1.0, 1.0, 0.0, 1.0, quality_shares=[1, 2, 3])
+    with pytest.raises(RecipeError, match="quality_shares"):
+        objective.trained(tiny_cgdm())
