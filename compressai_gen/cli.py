@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     rate.add_argument("--target-bpp", type=float, metavar="BPP", help="highest quality within so many bits per pixel")
     rate.add_argument("--target-bytes", type=int, metavar="N", help="highest quality within a file of so many bytes")
     sub.add_argument(
-        "--online-steps", type=int, default=0, metavar="N", help="search for better bits, about a second a step (cgdm)"
+        "--online-steps", type=int, default=0, metavar="N", help="search for better bits, seconds a step (cgdm)"
     )
     sub.add_argument("--roi", metavar="MASK", help="picture of the same size, bright where bits matter most (mridc)")
     sub.add_argument("--seed", type=int, help="of the decoder's noise (default: follows from the stream)")

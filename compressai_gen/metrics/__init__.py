@@ -18,6 +18,7 @@ from compressai_gen.metrics.full_reference import (
     ReferenceMetrics,
     create_metric,
 )
+from compressai_gen.metrics.losses import DistsLoss
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -28,6 +29,7 @@ __all__ = [
     "MIN_PATCHES",
     "SET_METRICS",
     "BDRate",
+    "DistsLoss",
     "DistsMetric",
     "FeatureDistance",
     "FigureSpec",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,9 +167,7 @@ class GenerativeCodec(CompressionModel):
         if online_steps:
             for i, latent in enumerate(self.optimize_online(latents, padded, q, online_steps, progress)):
                 tuned = self._encode(latent, q[i], padded[i], size)
-                x_i = x[i : i + 1]
-                if self.objective(tuned, x_i, q[i]) < self.objective(strings[i], x_i, q[i]):
-                    strings[i] = tuned
+                strings[i] = min(strings[i], tuned, key=self.objective(x[i : i + 1], q[i]))
         return {"strings": [strings], "shape": torch.Size(size)}
 
     def _encode(self, latent: Any, quality: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
@@ -186,8 +184,8 @@ class GenerativeCodec(CompressionModel):
         """Returns latents of lower objective; arguments as :meth:`analyze` takes and returns them."""
         raise CodecError(f"{self.name} has no online optimization: online_steps must be 0")
 
-    def objective(self, string: bytes, x: Tensor, quality: Tensor) -> float:
-        """Returns what online optimization lowers, of a stream of the image ``x`` (1, 3, H, W)."""
+    def objective(self, x: Tensor, quality: Tensor) -> Callable[[bytes], float]:
+        """Returns what online optimization lowers, as a function of a stream of the image ``x`` (1, 3, H, W)."""
         raise NotImplementedError
 
     @torch.no_grad()

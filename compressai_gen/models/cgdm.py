@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,10 @@ MSE_WEIGHT = 40.0
 _SYNTAX_WINDOW, _SYNTAX_HALO = 16, 2
 # Regions per side whose syntax is analyzed at once, and those around them that the base decoder is run on too. It
 # looks a little farther, but the syntax is the encoder's choice: nothing needs it exact.
+
+
+_SEARCH_SEED = 0
+# Of the noise in online optimization. The stream's own is that of its checksum, which nobody knows before it is made.
 
 
 class _Decoded(NamedTuple):
@@ -177,24 +181,31 @@ class CGDM(GenerativeCodec):
     def optimize_online(self, latents: Tensor, x: Tensor, quality: Tensor, steps: int, progress: bool) -> Tensor:
         """See :class:`GenerativeCodec`; hyper-latent and syntax follow the latent.
 
-        The search goes through the base decoder, at a third of the cost: the denoiser adds what the latent does not
-        hold. Whether the stream is better is judged by the full decoder's picture.
+        The search goes through the full decoder, with the syntax of the latent that it starts from.
         """
         tuned = []
-        for y, x_i, q_i in zip(latents, x, quality, strict=True):
+        for y, x_i, q_i in zip(latents.split(1), x.split(1), quality.split(1), strict=True):
+            syntax = None
+            if self.syntax is not None:
+                y_hat = self.latent_codec(y, q_i)["y_hat"]
+                syntax = self.syntax(self._analyze_syntax(x_i, y_hat, q_i))[0]
 
-            def decode(y_hat: Tensor, q_i: Tensor = q_i) -> Tensor:
+            def decode(y_hat: Tensor, syntax: Tensor | None = syntax, q_i: Tensor = q_i) -> Tensor:
                 with self.picture_precision():
-                    return self.g_s(y_hat, q_i[None])
+                    return self.synthesize([_Decoded(y_hat, syntax)], q_i, [_SEARCH_SEED], DecoderOptions())
 
-            objective = self._rate_distortion(x_i[None], q_i)
-            tuned.append(optimize_online(self.latent_codec, objective, y[None], decode, q_i[None], steps, progress))
+            objective = self._rate_distortion(x_i, q_i)
+            tuned.append(optimize_online(self.latent_codec, objective, y, decode, q_i, steps, progress))
         return torch.cat(tuned)
 
-    def objective(self, string: bytes, x: Tensor, quality: Tensor) -> float:
+    def objective(self, x: Tensor, quality: Tensor) -> Callable[[bytes], float]:
         """See :class:`GenerativeCodec`."""
-        x_hat = self.decompress([[string]], x.shape[-2:])["x_hat"]
-        return float(self._rate_distortion(x, quality)(8.0 * len(string), x_hat))
+        measure = self._rate_distortion(x, quality)
+
+        def objective(string: bytes) -> float:
+            return float(measure(8.0 * len(string), self.decompress([[string]], x.shape[-2:])["x_hat"]))
+
+        return objective
 
     def _rate_distortion(self, x: Tensor, quality: Tensor) -> RateDistortion:
         return RateDistortion(x, DISTORTION_WEIGHTS[int(quality)], MSE_WEIGHT)

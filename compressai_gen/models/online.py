@@ -8,43 +8,48 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compressai_gen.metrics import LpipsMetric
+from compressai_gen.layers.precision import bfloat16_autocast
+from compressai_gen.metrics import DistsLoss, LpipsMetric
 
 __all__ = ["RateDistortion", "optimize_online"]
 
-LEARNING_RATE = 0.004
+LEARNING_RATE = 0.01
 """Of Adam, in quantization steps."""
 
 
 class RateDistortion:
-    """Bits per pixel plus weighted distortion of one image: the objective that the codec was trained for.
+    """Bits per pixel plus weighted distortion of one image: what the codec and its generative half were trained for.
 
     Args:
         x: the image (1, 3, H, W) in [0, 1].
         distortion_weight: lambda.
-        mse_weight: of the squared error beside LPIPS (AlexNet).
+        mse_weight: of the squared error beside the mean of LPIPS (AlexNet) and DISTS.
 
     Raises:
-        MetricError: the weights of AlexNet are not here and cannot be downloaded.
+        MetricError: the weights of AlexNet or VGG-16 are not here and cannot be downloaded.
     """
 
     def __init__(self, x: Tensor, distortion_weight: float, mse_weight: float):
         self.x = x
         self.weights = distortion_weight, mse_weight
-        self.lpips = _lpips(x.device)
+        self.lpips, self.dists = _networks(x.device)
         with torch.no_grad():
-            self.features = self.lpips.net(self.lpips.scaling_layer(2 * x - 1))
+            self.lpips_features = self.lpips.net(self.lpips.scaling_layer(2 * x - 1))
+            with bfloat16_autocast(x.device):
+                self.dists_features = self.dists.prepare(x)
 
     def __call__(self, bits: Tensor | float, x_hat: Tensor) -> Tensor:
         """Returns the objective, differentiable if its arguments are."""
         mse = (x_hat - self.x).square().mean()
-        perceptual = self.lpips(self.features, 2 * x_hat - 1).mean()
+        perceptual = self.lpips(self.lpips_features, 2 * x_hat - 1).mean()
+        with bfloat16_autocast(x_hat.device):
+            perceptual = (perceptual + self.dists(x_hat, self.dists_features)) / 2
         return bits / self.x[0, 0].numel() + self.weights[0] * (self.weights[1] * mse + perceptual)
 
 
 @cache
-def _lpips(device: torch.device) -> nn.Module:
-    return LpipsMetric("alex", device).model.requires_grad_(False)
+def _networks(device: torch.device) -> tuple[nn.Module, DistsLoss]:
+    return LpipsMetric("alex", device).model.requires_grad_(False), DistsLoss(device)
 
 
 def optimize_online(codec, objective: RateDistortion, y: Tensor, decode, quality: Tensor, steps: int, progress: bool):

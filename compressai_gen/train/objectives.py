@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compressai_gen.diffusion.sampler import STEPS, timesteps
 from compressai_gen.errors import RecipeError
 from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
-from compressai_gen.metrics import DistsMetric
+from compressai_gen.metrics import DistsLoss
 from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.train.data import CropDataset, sample_patches
@@ -36,7 +36,7 @@ class Distortion(nn.Module):
         self.dists_images = dists_images
         self.weights = mse_weight, lpips_weight, dists_weight
         self.lpips = lpips.LPIPS(net="alex", verbose=False).requires_grad_(False)
-        self.dists = DistsMetric().model.requires_grad_(False) if dists_weight else None
+        self.dists = DistsLoss() if dists_weight else None
 
     def forward(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted distortion of each image (N,) and the mean of each part."""
@@ -44,7 +44,7 @@ class Distortion(nn.Module):
         logs = _figures(mse, perceptual)
         loss = self.weights[0] * mse + self.weights[1] * perceptual
         if self.dists is not None:
-            texture = _dists(self.dists, x_hat[: self.dists_images].clamp(0, 1), x[: self.dists_images])
+            texture = self.dists(x_hat[: self.dists_images], self.dists.prepare(x[: self.dists_images]))
             # Those that are looked at stand for all.
             loss = loss + self.weights[2] * texture
             logs["dists"] = texture.detach()
@@ -62,53 +62,6 @@ class Distortion(nn.Module):
 
 def _figures(mse: Tensor, perceptual: Tensor) -> dict[str, Tensor]:
     return {"psnr": (-10 * mse.detach().clamp_min(1e-10).log10()).mean(), "lpips": perceptual.detach().mean()}
-
-
-class _Moments(torch.autograd.Function):
-    """Means, variances and covariances over positions of features (P, C), with gradients to the first ones.
-
-    The gradient is affine in both features, which autograd, step by step, does not see: it takes six passes over them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        # Covariances are differences of large numbers, for which bfloat16 is too coarse.
-        f_mean, g_mean = (features.mean(0, dtype=torch.float32) for features in (f, g))
-        f_centered, g_centered = f - f_mean, g - g_mean
-        ctx.save_for_backward(f, g, f_mean, g_mean)
-        covariance = (f_centered * g_centered).mean(0)
-        return f_mean, f_centered.square().mean(0), covariance, g_mean, g_centered.square().mean(0)
-
-    @staticmethod
-    def backward(ctx: Any, mean: Tensor, variance: Tensor, covariance: Tensor, *_: Tensor) -> tuple[Tensor, None]:
-        f, g, f_mean, g_mean = ctx.saved_tensors
-        mean, variance, covariance = (d / len(f) for d in (mean, 2 * variance, covariance))
-        constant = mean - variance * f_mean - covariance * g_mean
-        return torch.addcmul(constant, variance, f).addcmul_(covariance, g).to(f.dtype), None
-
-
-def _dists(network: nn.Module, x_hat: Tensor, x: Tensor) -> Tensor:
-    """DISTS, as ``DISTS_pytorch`` defines it, of all crops (N, 3, S, S) together, with gradients to ``x_hat``.
-
-    Its means, variances and covariances are taken over all crops, as over the parts of one large picture. Those of a
-    crop alone depend on its content far more than a photograph's do, and their gradients say less about what all
-    pictures lack: nine tenths of a base picture's DISTS are means of deep features. Those of crops of several pictures
-    hide in turn what each of them lacks: one crop as large as a quarter of Kodak's pictures is better than both.
-    """
-    with torch.no_grad():
-        original = network.forward_once(x)
-    weights = torch.cat((network.alpha, network.beta), dim=1)
-    weights = (weights / weights.sum()).flatten()
-    alphas, betas = (w.split(network.chns) for w in weights.chunk(2))
-    similarity = torch.zeros((), device=x.device)
-    for f, g, alpha, beta in zip(network.forward_once(x_hat), original, alphas, betas, strict=True):
-        with torch.autocast(x.device.type, enabled=False):
-            f, g = (features.movedim(1, -1).flatten(0, 2) for features in (f, g))
-            f_mean, f_var, covariance, g_mean, g_var = _Moments.apply(f, g)
-            luminance = (2 * f_mean * g_mean + 1e-6) / (f_mean.square() + g_mean.square() + 1e-6)
-            structure = (2 * covariance + 1e-6) / (f_var + g_var + 1e-6)
-            similarity = similarity + luminance @ alpha + structure @ beta
-    return 1 - similarity
 
 
 class Objective(nn.Module):

@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from metric_weights import needs_alex, needs_vgg
 
 from compressai_gen import zoo
 from compressai_gen.errors import CodecError
+from compressai_gen.metrics import ReferenceMetrics
 from compressai_gen.models import cgdm, online
 
 
@@ -89,14 +91,15 @@ def test_the_syntax_is_a_small_part_of_the_stream(model, photograph):
 class TestOnlineOptimization:
     @pytest.fixture(autouse=True)
     def _squared_error_alone(self, monkeypatch):
-        """LPIPS's network is not here wherever tests run; the search does not care what it lowers."""
-        monkeypatch.setattr(online, "_lpips", _NoLpips)
+        """The metrics' networks are not here wherever tests run; the search does not care what it lowers."""
+        monkeypatch.setattr(online, "_networks", lambda device: (_NoLpips(), _NoDists()))
         monkeypatch.setattr(cgdm, "MSE_WEIGHT", 400.0)
 
     def test_lowers_the_objective_of_the_real_stream(self, photograph):
         model, x, quality = zoo.cgdm(3), photograph(64, 128), torch.tensor(2)
         plain, tuned = (model.compress(x, 3, online_steps=n)["strings"][0][0] for n in (0, 12))
-        assert model.objective(tuned, x, quality) < model.objective(plain, x, quality)
+        objective = model.objective(x, quality)
+        assert objective(tuned) < objective(plain)
         assert model.decompress([[tuned]], x.shape[-2:])["x_hat"].shape == x.shape
 
     def test_never_returns_a_worse_stream(self, model, photograph, monkeypatch):
@@ -121,15 +124,33 @@ class TestOnlineOptimization:
         assert len(calls) < 10
 
 
+@needs_alex
+@needs_vgg
+def test_online_optimization_lowers_lpips_and_dists_at_about_the_same_rate(photograph):
+    model, x = zoo.cgdm(4), photograph(128, 192)
+    metrics = ReferenceMetrics(["lpips", "dists"])
+    metrics.set_original(_to_uint8(x))
+    sizes, figures = [], []
+    for steps in (0, 5):
+        out = model.compress(x, online_steps=steps)
+        sizes.append(len(out["strings"][0][0]))
+        figures.append(metrics.measure(_to_uint8(model.decompress(**out)["x_hat"])))
+    plain, tuned = figures
+    assert tuned["lpips"] < 0.95 * plain["lpips"]
+    assert tuned["dists"] < 0.95 * plain["dists"]
+    assert sizes[1] < 1.1 * sizes[0]
+
+
+def _to_uint8(x):
+    return (x[0] * 255).round().to(torch.uint8)
+
+
 def test_mridc_says_that_it_has_none(random_models, photograph):
     with pytest.raises(CodecError, match="no online optimization"):
         random_models["mridc"].compress(photograph(64, 64), online_steps=1)
 
 
 class _NoLpips:
-    def __init__(self, device):
-        pass
-
     def net(self, x):
         return x
 
@@ -137,3 +158,7 @@ class _NoLpips:
 
     def __call__(self, original, x_hat):
         return torch.zeros(1)
+
+
+class _NoDists(_NoLpips):
+    prepare = _NoLpips.net

@@ -1,11 +1,11 @@
 import hashlib
 import urllib.error
-from pathlib import Path
 
 import numpy as np
 import pytest
 import pytorch_fid.inception
 import torch
+from metric_weights import needs_alex
 from pytorch_fid.fid_score import calculate_frechet_distance
 from torchvision.models import inception_v3
 
@@ -116,10 +116,7 @@ def test_distances_of_hardly_any_patches_are_undefined(count):
     assert np.isnan([distance.frechet(features), distance.kernel(features)]).all()
 
 
-@pytest.mark.skipif(
-    not (Path(torch.hub.get_dir()) / "checkpoints/alexnet-owt-7be5be79.pth").is_file(),
-    reason="TORCH_HOME has no AlexNet weights",
-)
+@needs_alex
 def test_alexnet_features():
     features = PatchFeatures("alexnet")
     image = torch.randint(256, (3, 300, 600), dtype=torch.uint8)

@@ -7,6 +7,7 @@ import DISTS_pytorch
 import lpips
 import pytest
 import torch
+from metric_weights import needs_alex, needs_vgg
 from PIL import Image
 from pytorch_msssim import ms_ssim
 from torchvision.transforms.functional import pil_to_tensor, resize
@@ -17,14 +18,6 @@ from compressai_gen.metrics import METRICS, DistsMetric, LpipsMetric, ReferenceM
 
 PAIRS = Path(os.environ.get("COMPRESSAI_GEN_DATA", "unset")) / "../reference/metric_pairs"
 needs_pairs = pytest.mark.skipif(not PAIRS.is_dir(), reason="the metrics' example pairs are not here")
-
-
-def _has(weights):
-    return (Path(torch.hub.get_dir()) / "checkpoints" / weights).is_file()
-
-
-needs_alex = pytest.mark.skipif(not _has("alexnet-owt-7be5be79.pth"), reason="TORCH_HOME has no AlexNet weights")
-needs_vgg = pytest.mark.skipif(not _has("vgg16-397923af.pth"), reason="TORCH_HOME has no VGG-16 weights")
 
 
 def _image(height=64, width=48, seed=0):

@@ -1,10 +1,10 @@
 """Very small real trainings, from the command line to weights that code an image."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from metric_weights import needs_alex, needs_vgg
 from safetensors.torch import load_file, save_file
 
 from compressai_gen.data import write_image
@@ -15,12 +15,6 @@ from compressai_gen.train.__main__ import main
 from compressai_gen.train.export import half_precision_state
 from compressai_gen.train.objectives import DiffusionObjective, Distortion
 from compressai_gen.train.recipe import load_recipe
-
-ALEXNET = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
-needs_alex = pytest.mark.skipif(not ALEXNET.is_file(), reason="TORCH_HOME has no AlexNet weights")
-
-VGG = ALEXNET.with_name("vgg16-397923af.pth")
-needs_vgg = pytest.mark.skipif(not VGG.is_file(), reason="TORCH_HOME has no VGG-16 weights")
 
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 STEPS, STOP = 6, 4
@@ -245,7 +239,7 @@ def test_dists_in_training_is_that_of_the_package(photograph):
     distortion = Distortion(0, 0, dists_weight=1, dists_images=1)
     x = torch.cat([photograph(64, 96, top) for top in (0, 100)])
     x_hat = (0.8 * x + 0.1).requires_grad_()
-    expected = distortion.dists(x_hat[:1], x[:1], require_grad=True).mean()
+    expected = distortion.dists.network(x_hat[:1], x[:1], require_grad=True).mean()
     (gradient,) = torch.autograd.grad(expected, x_hat)
     loss = distortion(x_hat, x)[0].mean()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
@@ -258,7 +252,7 @@ def test_dists_in_training_is_that_of_the_package(photograph):
 def test_dists_of_equal_crops_together_is_that_of_one(photograph):
     distortion = Distortion(0, 0, dists_weight=1, dists_images=3)
     x = photograph(64, 96).expand(3, -1, -1, -1)
-    expected = distortion.dists(0.8 * x[:1] + 0.1, x[:1]).mean()
+    expected = distortion.dists.network(0.8 * x[:1] + 0.1, x[:1]).mean()
     torch.testing.assert_close(distortion(0.8 * x + 0.1, x)[0].mean(), expected, atol=1e-5, rtol=1e-4)
 
 
