@@ -83,8 +83,8 @@ def optimize_online(codec, objective: RateDistortion, y: Tensor, decode, quality
                 out = codec.relaxed(candidate, quality)
                 bits = sum(-p.log2().sum() for p in out["rounded_likelihoods"].values())
                 loss = objective(bits, decode(out["y_hat"]))
-                if float(loss) < lowest:
-                    best, lowest = candidate.detach(), float(loss)
+                if (value := float(loss.detach())) < lowest:
+                    best, lowest = candidate.detach(), value
                 bar.set_postfix(objective=f"{lowest:.4f}", refresh=False)
                 if i < steps:
                     (steps_of_y.grad,) = torch.autograd.grad(loss, (steps_of_y,))
