@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from compressai_gen.entropy.syntax import SyntaxCodec
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
-from compressai_gen.models.online import RateDistortion, optimize_online
+from compressai_gen.models.online import OnlineSearch, RateDistortion
 
 __all__ = ["CGDM"]
 
@@ -32,6 +33,9 @@ _SYNTAX_WINDOW, _SYNTAX_HALO = 16, 2
 # Regions per side whose syntax is analyzed at once, and those around them that the base decoder is run on too. It
 # looks a little farther, but the syntax is the encoder's choice: nothing needs it exact.
 
+
+_SEARCH_WINDOW, _SEARCH_HALO = 16, 1
+# Regions per side of a picture that online optimization looks at together, and those around them.
 
 _SEARCH_SEED = 0
 # Of the noise in online optimization. The stream's own is that of its checksum, which nobody knows before it is made.
@@ -181,22 +185,34 @@ class CGDM(GenerativeCodec):
     def optimize_online(self, latents: Tensor, x: Tensor, quality: Tensor, steps: int, progress: bool) -> Tensor:
         """See :class:`GenerativeCodec`; hyper-latent and syntax follow the latent.
 
-        The search goes through the full decoder, with the syntax of the latent that it starts from.
+        The search goes through the full decoder, with the syntax of the latent that it starts from. Its memory, 7 GB a
+        megapixel, does not grow without end: a large picture is searched window by window.
         """
-        tuned = []
-        for y, x_i, q_i in zip(latents.split(1), x.split(1), quality.split(1), strict=True):
-            syntax = None
-            if self.syntax is not None:
-                y_hat = self.latent_codec(y, q_i)["y_hat"]
-                syntax = self.syntax(self._analyze_syntax(x_i, y_hat, q_i))[0]
+        search = OnlineSearch(self.latent_codec, steps, progress)
+        return torch.cat(
+            [
+                windowed(
+                    partial(self._search, search, q_i),
+                    [y, x_i],
+                    [REGION // BLOCK, REGION],
+                    _SEARCH_WINDOW,
+                    _SEARCH_HALO,
+                )
+                for y, x_i, q_i in zip(latents.split(1), x.split(1), quality.split(1), strict=True)
+            ]
+        )
 
-            def decode(y_hat: Tensor, syntax: Tensor | None = syntax, q_i: Tensor = q_i) -> Tensor:
-                with self.picture_precision():
-                    return self.synthesize([_Decoded(y_hat, syntax)], q_i, [_SEARCH_SEED], DecoderOptions())
+    def _search(self, search: OnlineSearch, quality: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        syntax = None
+        if self.syntax is not None:
+            y_hat = self.latent_codec(y, quality)["y_hat"]
+            syntax = self.syntax(self._analyze_syntax(x, y_hat, quality))[0]
 
-            objective = self._rate_distortion(x_i, q_i)
-            tuned.append(optimize_online(self.latent_codec, objective, y, decode, q_i, steps, progress))
-        return torch.cat(tuned)
+        def decode(y_hat: Tensor) -> Tensor:
+            with self.picture_precision():
+                return self.synthesize([_Decoded(y_hat, syntax)], quality, [_SEARCH_SEED], DecoderOptions())
+
+        return search(y, quality, decode, self._rate_distortion(x, quality))
 
     def objective(self, x: Tensor, quality: Tensor) -> Callable[[bytes], float]:
         """See :class:`GenerativeCodec`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from compressai_gen.layers.precision import bfloat16_autocast
 from compressai_gen.metrics import DistsLoss, LpipsMetric
 
-__all__ = ["RateDistortion", "optimize_online"]
+__all__ = ["OnlineSearch", "RateDistortion"]
 
 LEARNING_RATE = 0.01
 """Of Adam, in quantization steps."""
@@ -52,43 +53,56 @@ def _networks(device: torch.device) -> tuple[nn.Module, DistsLoss]:
     return LpipsMetric("alex", device).model.requires_grad_(False), DistsLoss(device)
 
 
-def optimize_online(codec, objective: RateDistortion, y: Tensor, decode, quality: Tensor, steps: int, progress: bool):
-    """Searches a latent of lower objective.
+class OnlineSearch:
+    """Searches latents of lower objective.
 
     The rounding's gradient is the identity's. Rate and picture are those of the rounded latent, as additive noise would
     hide what rounding to zero saves; what is returned is the latent with the lowest objective that was met, the given
-    one included. Ctrl-C ends the search early.
+    one included. Ctrl-C ends the search early, also for the latents that come after.
 
     Args:
         codec: :class:`compressai_gen.entropy.hyperprior.CheckerboardHyperprior`.
-        objective: of the image.
-        y: (1, M, h, w), where to start.
-        decode: turns ``y_hat`` into the picture (1, 3, H, W), with gradients.
-        quality: (1,), from 0.
         steps: how many.
         progress: whether to show a bar.
-
-    Returns:
-        The latent (1, M, h, w).
     """
-    gain = codec.log_gain[quality].detach().exp()[:, :, None, None]
-    best, lowest = y, torch.inf
-    with torch.enable_grad():
-        steps_of_y = (y * gain).detach().clone().requires_grad_()
-        optimizer = torch.optim.Adam([steps_of_y], lr=LEARNING_RATE)
-        bar = tqdm(range(steps + 1), "optimizing", disable=not progress, leave=False)
-        try:
-            for i in bar:
-                candidate = steps_of_y / gain
-                out = codec.relaxed(candidate, quality)
-                bits = sum(-p.log2().sum() for p in out["rounded_likelihoods"].values())
-                loss = objective(bits, decode(out["y_hat"]))
-                if (value := float(loss.detach())) < lowest:
-                    best, lowest = candidate.detach(), value
-                bar.set_postfix(objective=f"{lowest:.4f}", refresh=False)
-                if i < steps:
-                    (steps_of_y.grad,) = torch.autograd.grad(loss, (steps_of_y,))
-                    optimizer.step()
-        except KeyboardInterrupt:
-            pass
-    return best
+
+    def __init__(self, codec: nn.Module, steps: int, progress: bool):
+        self.codec = codec
+        self.steps = steps
+        self.progress = progress
+        self.interrupted = False
+
+    def __call__(
+        self, y: Tensor, quality: Tensor, decode: Callable[[Tensor], Tensor], objective: RateDistortion
+    ) -> Tensor:
+        """Returns the latent that was found (1, M, h, w).
+
+        Args:
+            y: (1, M, h, w), where to start.
+            quality: (1,), from 0.
+            decode: turns ``y_hat`` into the picture (1, 3, H, W), with gradients.
+            objective: of the image.
+        """
+        if self.interrupted:
+            return y
+        gain = self.codec.log_gain[quality].detach().exp()[:, :, None, None]
+        best, lowest = y, torch.inf
+        with torch.enable_grad():
+            steps_of_y = (y * gain).detach().clone().requires_grad_()
+            optimizer = torch.optim.Adam([steps_of_y], lr=LEARNING_RATE)
+            bar = tqdm(range(self.steps + 1), "optimizing", disable=not self.progress, leave=False)
+            try:
+                for i in bar:
+                    candidate = steps_of_y / gain
+                    out = self.codec.relaxed(candidate, quality)
+                    bits = sum(-p.log2().sum() for p in out["rounded_likelihoods"].values())
+                    loss = objective(bits, decode(out["y_hat"]))
+                    if (value := float(loss.detach())) < lowest:
+                        best, lowest = candidate.detach(), value
+                    bar.set_postfix(objective=f"{lowest:.4f}", refresh=False)
+                    if i < self.steps:
+                        (steps_of_y.grad,) = torch.autograd.grad(loss, (steps_of_y,))
+                        optimizer.step()
+            except KeyboardInterrupt:
+                self.interrupted = True
+        return best

@@ -105,7 +105,7 @@ class TestOnlineOptimization:
     def test_never_returns_a_worse_stream(self, model, photograph, monkeypatch):
         x = photograph(64, 64)
         plain = model.compress(x, 3)["strings"]
-        monkeypatch.setattr(cgdm, "optimize_online", lambda codec, objective, y, *_: 3 * y)
+        monkeypatch.setattr(online.OnlineSearch, "__call__", lambda self, y, *_: 3 * y)
         assert model.compress(x, 3, online_steps=5)["strings"] == plain
 
     def test_can_be_interrupted(self, model, photograph, monkeypatch):
@@ -119,9 +119,22 @@ class TestOnlineOptimization:
                 return super().__call__(*args)
 
         monkeypatch.setattr(cgdm, "RateDistortion", Interrupted)
-        out = model.compress(photograph(64, 64), 3, online_steps=1000)
-        assert model.decompress(**out)["x_hat"].shape == (1, 3, 64, 64)
+        x = torch.cat([photograph(64, 64), photograph(64, 64, 64)])
+        out = model.compress(x, 3, online_steps=1000)
+        assert model.decompress(**out)["x_hat"].shape == (2, 3, 64, 64)
         assert len(calls) < 10
+
+    def test_searches_a_large_picture_in_windows(self, photograph, monkeypatch):
+        model, x, quality = zoo.cgdm(3), photograph(128, 192), torch.tensor(2)
+        plain = model.compress(x, 3)["strings"][0][0]
+        seen = []
+        search = model._search
+        monkeypatch.setattr(cgdm, "_SEARCH_WINDOW", 2)
+        monkeypatch.setattr(model, "_search", lambda *args: seen.append(args[-1].shape[-2:]) or search(*args))
+        tuned = model.compress(x, 3, online_steps=12)["strings"][0][0]
+        assert seen == [(128, 192), (128, 128)]  # one region of halo where there is one
+        objective = model.objective(x, quality)
+        assert objective(tuned) < objective(plain)
 
 
 @needs_alex
