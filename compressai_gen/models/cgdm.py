@@ -33,7 +33,6 @@ _SYNTAX_WINDOW, _SYNTAX_HALO = 16, 2
 # Regions per side whose syntax is analyzed at once, and those around them that the base decoder is run on too. It
 # looks a little farther, but the syntax is the encoder's choice: nothing needs it exact.
 
-
 _SEARCH_WINDOW, _SEARCH_HALO = 16, 1
 # Regions per side of a picture that online optimization looks at together, and those around them.
 
@@ -188,19 +187,12 @@ class CGDM(GenerativeCodec):
         The search goes through the full decoder, with the syntax of the latent that it starts from. Its memory, 7 GB a
         megapixel, does not grow without end: a large picture is searched window by window.
         """
-        search = OnlineSearch(self.latent_codec, steps, progress)
-        return torch.cat(
-            [
-                windowed(
-                    partial(self._search, search, q_i),
-                    [y, x_i],
-                    [REGION // BLOCK, REGION],
-                    _SEARCH_WINDOW,
-                    _SEARCH_HALO,
-                )
-                for y, x_i, q_i in zip(latents.split(1), x.split(1), quality.split(1), strict=True)
-            ]
-        )
+        search, per_region = OnlineSearch(self.latent_codec, steps, progress), [REGION // BLOCK, REGION]
+        tuned = []
+        for y, x_i, q_i in zip(latents.split(1), x.split(1), quality.split(1), strict=True):
+            of_window = partial(self._search, search, q_i)
+            tuned.append(windowed(of_window, [y, x_i], per_region, _SEARCH_WINDOW, _SEARCH_HALO))
+        return torch.cat(tuned)
 
     def _search(self, search: OnlineSearch, quality: Tensor, y: Tensor, x: Tensor) -> Tensor:
         syntax = None
@@ -216,10 +208,11 @@ class CGDM(GenerativeCodec):
 
     def objective(self, x: Tensor, quality: Tensor) -> Callable[[bytes], float]:
         """See :class:`GenerativeCodec`."""
-        measure = self._rate_distortion(x, quality)
+        measure = self._rate_distortion(self.pad(x), quality)  # the networks of the metrics want some pixels
 
         def objective(string: bytes) -> float:
-            return float(measure(8.0 * len(string), self.decompress([[string]], x.shape[-2:])["x_hat"]))
+            x_hat = self.decompress([[string]], x.shape[-2:])["x_hat"]
+            return float(measure(8.0 * len(string), self.pad(x_hat)))
 
         return objective
 

@@ -51,7 +51,7 @@ def read_record(name: str) -> dict[str, Any]:
 
 def fingerprint(name: str) -> str:
     """Returns what decides a model's output: the hash of its weights and of the source that runs them."""
-    source = resources.source_hash("diffusion", "entropy", "layers", "models")
+    source = resources.source_hash("diffusion", "entropy", "layers", "metrics", "models")
     return f"{read_manifest().get(name, {}).get('sha256')} {source}"
 
 

@@ -154,6 +154,13 @@ def test_online_optimization_lowers_lpips_and_dists_at_about_the_same_rate(photo
     assert sizes[1] < 1.1 * sizes[0]
 
 
+@needs_alex
+@needs_vgg
+def test_online_optimization_takes_tiny_pictures(model, photograph):
+    out = model.compress(photograph(5, 17), 3, online_steps=1)
+    assert model.decompress(**out)["x_hat"].shape == (1, 3, 5, 17)
+
+
 def _to_uint8(x):
     return (x[0] * 255).round().to(torch.uint8)
 
