@@ -184,7 +184,7 @@ class CGDM(GenerativeCodec):
     def optimize_online(self, latents: Tensor, x: Tensor, quality: Tensor, steps: int, progress: bool) -> Tensor:
         """See :class:`GenerativeCodec`; hyper-latent and syntax follow the latent.
 
-        The search goes through the full decoder, with the syntax of the latent that it starts from. Its memory, 7 GB a
+        The search goes through the full decoder, with the syntax of the latent that it starts from. Its memory, 5 GB a
         megapixel, does not grow without end: a large picture is searched window by window.
         """
         search, per_region = OnlineSearch(self.latent_codec, steps, progress), [REGION // BLOCK, REGION]
