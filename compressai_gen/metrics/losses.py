@@ -46,7 +46,8 @@ class _Moments(torch.autograd.Function):
             sums += f_part.sum(0)
             products += g_part.mul_(f_part).sum(0)
             squares += f_part.square_().sum(0)
-        ctx.save_for_backward(f, g, f_mean := g_mean + sums / len(f), g_mean)
+        f_mean = g_mean + sums / len(f)
+        ctx.save_for_backward(f, g, f_mean, g_mean)
         return f_mean, squares / len(f) - (sums / len(f)).square(), products / len(f)
 
     @staticmethod

@@ -195,6 +195,8 @@ class CGDM(GenerativeCodec):
         return torch.cat(tuned)
 
     def _search(self, search: OnlineSearch, quality: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        if search.interrupted:
+            return y
         syntax = None
         if self.syntax is not None:
             y_hat = self.latent_codec(y, quality)["y_hat"]

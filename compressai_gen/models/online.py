@@ -58,7 +58,7 @@ class OnlineSearch:
 
     The rounding's gradient is the identity's. Rate and picture are those of the rounded latent, as additive noise would
     hide what rounding to zero saves; what is returned is the latent with the lowest objective that was met, the given
-    one included. Ctrl-C ends the search early, also for the latents that come after.
+    one included. Ctrl-C ends the search early and sets ``interrupted``, for its caller to search no others.
 
     Args:
         codec: :class:`compressai_gen.entropy.hyperprior.CheckerboardHyperprior`.
@@ -83,8 +83,6 @@ class OnlineSearch:
             decode: turns ``y_hat`` into the picture (1, 3, H, W), with gradients.
             objective: of the image.
         """
-        if self.interrupted:
-            return y
         gain = self.codec.log_gain[quality].detach().exp()[:, :, None, None]
         best, lowest = y, torch.inf
         with torch.enable_grad():
