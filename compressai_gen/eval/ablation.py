@@ -54,7 +54,7 @@ VARIANTS: dict[str, dict[str, Variant]] = {
         "+ diffusion": Variant({}, {"consistency": False, "syntax": False}),
         "+ consistency branch": Variant({}, {"syntax": False}),
         "+ SFF": Variant({}, {}),
-        "+ online optimization, 20 steps": Variant({"online_steps": 20}, {}),
+        "+ online optimization": Variant({"online_steps": 50}, {}),
     },
     "mridc": {
         "tokens, plain decoder": Variant({}, {"steps": 0, "prediction": False}),
