@@ -134,12 +134,16 @@ def with_ratios(table: pd.DataFrame) -> pd.DataFrame:
     first = table["codec"].iloc[0]
     of_first = total[table["codec"] == first].set_axis(table["size"][table["codec"] == first])
     per_pixel = total / table["size"].map(lambda size: float(np.prod([int(side) for side in size.split("x")])))
-    unit = REFERENCE_SIZE if REFERENCE_SIZE in set(table["size"]) else table["size"].iloc[0]
+    unit = _reference_size(table)
     of_unit = per_pixel[table["size"] == unit].set_axis(table["codec"][table["size"] == unit])
     table = table.assign(
         times_first=total / table["size"].map(of_first), per_pixel=per_pixel / table["codec"].map(of_unit)
     )
     return table.sort_values("size", kind="stable", key=lambda size: size.map(list(dict.fromkeys(size)).index))
+
+
+def _reference_size(table: pd.DataFrame) -> str:
+    return REFERENCE_SIZE if REFERENCE_SIZE in set(table["size"]) else table["size"].iloc[0]
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -181,15 +185,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     prepare_torch(args.device, args.threads)
+    if args.repeat < 1:
+        raise CodecError(f"--repeat is {args.repeat}; at least one run is needed")
+    codecs, sizes = (list(dict.fromkeys(given)) for given in (args.codecs, args.sizes))
     rows = []
     processes = multiprocessing.get_context("spawn")
-    for name in tqdm(args.codecs, "measuring", unit="codec", file=sys.stderr):
+    for name in tqdm(codecs, "measuring", unit="codec", file=sys.stderr):
         here, there = processes.Pipe(duplex=False)
-        arguments = (name, args.sizes, args.repeat, args.device, args.threads, there)
+        arguments = (name, sizes, args.repeat, args.device, args.threads, there)
         process = processes.Process(target=_measure, args=arguments, daemon=True)
         process.start()
         there.close()
-        for _ in args.sizes:
+        for _ in sizes:
             try:
                 rows.append(here.recv())
             except EOFError:
@@ -199,7 +206,7 @@ def _run(args: argparse.Namespace) -> None:
     print(markdown_table(table.round(3)))
     print(
         "\nencode_s, decode_s: median seconds; _gib: peak memory; times_first: encode and decode together, relative to "
-        f"{rows[0]['codec']};\nper_pixel: the same per pixel, relative to the codec's own at {REFERENCE_SIZE}"
+        f"{rows[0]['codec']};\nper_pixel: the same per pixel, relative to the codec's own at {_reference_size(table)}"
     )
     if args.output is not None:
         write_table(table, args.output / "bench.csv")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from compressai_gen.entropy.container import codec_of
 from compressai_gen.errors import BitstreamError
 
-__all__ = ["FINGERPRINT_BYTES", "MAX_SIDE", "CgenFile"]
+__all__ = ["FINGERPRINT_BYTES", "MAX_SIDE", "CgenFile", "check_size"]
 
 MAGIC = b"CGEN"
 VERSION = 1
@@ -20,6 +20,16 @@ MAX_SIDE = 2**16 - 1
 _HAS_SEED = 1
 _FIXED = struct.Struct(f">4sBB{FINGERPRINT_BYTES}s")
 _CHECKSUM = struct.Struct(">I")
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Checks the (height, width) of a picture.
+
+    Raises:
+        BitstreamError: it is too large for the format.
+    """
+    if not all(0 < side <= MAX_SIDE for side in size):
+        raise BitstreamError(f"a .cgen file holds at most {MAX_SIDE} pixels a side, not {_pixels(size)}")
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,7 @@ class CgenFile:
         Raises:
             BitstreamError: the image is too large for the format.
         """
-        if not all(0 < side <= MAX_SIDE for side in self.size):
-            raise BitstreamError(f"a .cgen file holds at most {MAX_SIDE} pixels a side, not {_pixels(self.size)}")
+        check_size(self.size)
         flags, seed = (0, b"") if self.seed is None else (_HAS_SEED, struct.pack(">I", self.seed))
         body = _FIXED.pack(MAGIC, VERSION, flags, self.weights) + struct.pack(">HH", *self.size) + seed + self.stream
         return body + _CHECKSUM.pack(binascii.crc32(body))

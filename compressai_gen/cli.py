@@ -16,7 +16,7 @@ from compressai_gen._version import __version__
 from compressai_gen.coding import DEFAULT_QUALITY, MAX_PIXELS, decode, describe, encode
 from compressai_gen.data.images import list_images
 from compressai_gen.diffusion.sampler import STEPS
-from compressai_gen.errors import CompressaiGenError
+from compressai_gen.errors import CompressaiGenError, ImageError
 from compressai_gen.files import replacing
 from compressai_gen.programs import exit_status, prepare_torch
 from compressai_gen.zoo import MODELS, QUALITIES
@@ -124,7 +124,7 @@ def _encode(args: argparse.Namespace) -> None:
             roi=args.roi,
             seed=args.seed,
             device=args.device,
-            progress=True,
+            progress=len(jobs) == 1,
         )
 
     _run(jobs, lambda source, _: one(source), "encoding")
@@ -139,7 +139,11 @@ def _decode(args: argparse.Namespace) -> None:
         image = decode(_read(source), steps=args.steps, seed=args.seed, device=args.device, max_pixels=args.max_pixels)
         suffix = f".{args.format}" if target == STANDARD else Path(target).suffix.lower()
         buffer = BytesIO()
-        image.save(buffer, **_SAVED_AS[suffix])
+        try:
+            image.save(buffer, **_SAVED_AS[suffix])
+        except (OSError, ValueError) as error:  # Pillow's, for pictures that the format has no room for
+            size = f"{image.width}x{image.height}"
+            raise ImageError(f"{size} pixels cannot be written as {suffix[1:]} ({error}): take png") from error
         return buffer.getvalue()
 
     _run(jobs, one, "decoding")

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from compressai_gen import zoo
-from compressai_gen.cgen import FINGERPRINT_BYTES, CgenFile
+from compressai_gen.cgen import FINGERPRINT_BYTES, CgenFile, check_size
 from compressai_gen.data.images import read_image, rgb_tensor, to_pil
 from compressai_gen.entropy.container import HEADER_BYTES, quality_of
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
@@ -54,7 +54,7 @@ def encode(
             Bits go first to what is brighter or larger; the rate stays the same.
         seed: of the decoder's noise; by default it follows from the stream.
         device: where the model runs.
-        progress: whether to show a bar for online optimization.
+        progress: whether to show a bar for online optimization, which Ctrl-C then ends early.
 
     Returns:
         A ``.cgen`` file.
@@ -74,6 +74,7 @@ def encode(
     if roi is not None and not codec.knows_regions:
         raise CodecError(f"{model} knows no region of interest: leave roi out, or take mridc")
     size = tuple(picture.shape[1:])
+    check_size(size)
     x = picture.to(device)[None].float().div_(255)
     options: dict[str, Any] = {} if roi is None else {"importance": _importance(roi, size)}
 
@@ -188,7 +189,7 @@ def load_picture(image: str | Path | BinaryIO | Image.Image | Tensor) -> Tensor:
     transparent pixels are laid over white, 16-bit samples lose their low byte. Tensors are taken as they are.
 
     Raises:
-        ImageError: it is no picture, or has more than :data:`MAX_PIXELS`.
+        ImageError: it is no picture, or a file with more than :data:`MAX_PIXELS`.
     """
     if isinstance(image, Tensor):
         if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3 or not image.numel():

@@ -16,7 +16,10 @@ from torch import Tensor
 
 from compressai_gen.errors import CodecError
 
-__all__ = ["download_state", "first_line", "read_state", "unavailable"]
+__all__ = ["UNREADABLE", "download_state", "first_line", "read_state", "unavailable"]
+
+UNREADABLE = EOFError, LookupError, OSError, RuntimeError, ValueError, pickle.UnpicklingError
+"""What torch raises where a file of weights cannot be had, or is something else."""
 
 
 def download_state(owner: str, url: str, check_hash: bool = False, notice: str = "") -> dict[str, Tensor]:
@@ -37,12 +40,16 @@ def download_state(owner: str, url: str, check_hash: bool = False, notice: str =
     try:
         # Writes to a temporary file and renames it when it is whole.
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=check_hash, weights_only=True)
-    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise CodecError(unavailable(owner, name, error)) from error
 
 
 def unavailable(owner: str, name: str, error: Exception) -> str:
     """Return the message for weights of a file name that torch could not load."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.exists():
+        # Torch takes a file that is there for what it should be, and does not download it again.
+        return f"{owner} cannot load the weights {path} ({first_line(error)}): if they are damaged, remove that file"
     return (
         f"{owner} needs the weights {name}, which cannot be had here ({first_line(error)}): run once with a network, "
         f"or set TORCH_HOME to a folder that has them as hub/checkpoints/{name}"
@@ -59,7 +66,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CodecError(f"the checkpoint {path} cannot be read: {error}") from error
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise CodecError(
             f"{path} is not a checkpoint of tensors alone ({first_line(error)}); where you trust it, load it and save "
             "its state again by torch.save(model.state_dict(), path)"

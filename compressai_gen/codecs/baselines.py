@@ -16,7 +16,8 @@ from compressai.zoo.image import model_architectures, model_urls
 from torch import Tensor, nn
 
 from compressai_gen.codecs.learned import LearnedCodec
-from compressai_gen.errors import CodecError
+from compressai_gen.entropy.rans import guarded
+from compressai_gen.errors import BitstreamError, CodecError
 from compressai_gen.weights import download_state, first_line, read_state
 from compressai_gen.zoo.manifest import fingerprint
 
@@ -25,6 +26,8 @@ __all__ = ["PUBLISHED_MODELS", "checkpoint_codec", "published_codec"]
 _MSILLM_URL = "https://dl.fbaipublicfiles.com/NeuralCompression/2023-muckley-msillm/msillm_target_{}bpp.ckpt"
 # Target rates in bits per pixel of qualities 1 to 6, as in the file names.
 _MSILLM_TARGETS = ("0.035", "0.07", "0.14", "0.3", "0.45", "0.9")
+_SYMBOLS_PER_PIXEL = 2
+# Of the latents of CompressAI's models at most: 320 channels at a 16th of the resolution, 192 at a 64th.
 _MSILLM_NOTICE = (
     "MS-ILLM's weights are Meta's, under CC-BY-NC 4.0 (no commercial use): "
     "https://github.com/facebookresearch/NeuralCompression/blob/main/WEIGHTS_LICENSE"
@@ -50,8 +53,17 @@ class AnySize(nn.Module):
         return {"strings": out["strings"], "shape": ((height, width), tuple(out["shape"]))}
 
     def decompress(self, strings: list[list[bytes]], shape: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Decompress what :meth:`compress` returned."""
+        """Decompress what :meth:`compress` returned.
+
+        Raises:
+            BitstreamError: the model's own shape does not follow from the image's.
+        """
         (height, width), latent_shape = shape
+        rows, columns = (-(-side // self.model.downsampling_factor) for side in (height, width))
+        if tuple(latent_shape) != (rows, columns):
+            raise BitstreamError(f"{width}x{height} pixels have a latent of {rows}x{columns}, not {latent_shape}")
+        n_symbols = _SYMBOLS_PER_PIXEL * rows * columns * self.model.downsampling_factor**2
+        strings = [[guarded(string, n_symbols) for string in of_kind] for of_kind in strings]
         return {"x_hat": self.model.decompress(strings, latent_shape)["x_hat"][..., :height, :width]}
 
 

@@ -50,7 +50,7 @@ def read_image(source: str | Path | BinaryIO, to_srgb: bool = False, max_pixels:
         if source.stat().st_size == 0:
             raise ImageError(f"{name}: the file is empty")
     try:
-        with _pixel_limit(max_pixels), Image.open(source) as file:
+        with _pixel_limit(max_pixels), Image.open(source, formats=_formats()) as file:
             return rgb_tensor(file, to_srgb)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
@@ -59,6 +59,12 @@ def read_image(source: str | Path | BinaryIO, to_srgb: bool = False, max_pixels:
     # Pillow's format readers raise errors of many kinds on damaged files; to the user they all mean the same.
     except Exception as error:
         raise ImageError(f"{name}: not a readable image ({error})") from error
+
+
+def _formats() -> list[str]:
+    """All that Pillow reads by itself: for EPS, it has Ghostscript run the file, whatever its name says it is."""
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
 
 
 @contextmanager
@@ -83,7 +89,8 @@ def rgb_tensor(image: Image.Image, to_srgb: bool = False) -> Tensor:
         ImageError: it has 32-bit samples of unknown range.
     """
     profile = image.info.get("icc_profile") if to_srgb else None
-    image = _to_8_bits(ImageOps.exif_transpose(image))
+    of_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    image = _to_8_bits(ImageOps.exif_transpose(image), of_16_bits)
     if profile:
         image = _to_srgb(image, profile)
     if image.has_transparency_data:
@@ -107,8 +114,8 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return converted
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
+def _to_8_bits(image: Image.Image, of_16_bits: bool) -> Image.Image:
+    if of_16_bits:
         # Pillow's own conversion clips at 255. The high byte is also what it keeps of 16-bit colour.
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

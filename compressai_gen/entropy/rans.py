@@ -9,7 +9,7 @@ from compressai.ans import RansDecoder
 from compressai.entropy_models import EntropyModel
 from torch import Tensor
 
-__all__ = ["PRECISION", "MeteredDecoder", "flat_list", "open_stream", "tables"]
+__all__ = ["PRECISION", "MeteredDecoder", "flat_list", "guarded", "open_stream", "tables"]
 
 PRECISION = 16
 """Bits of a probability in the range coder's tables."""
@@ -27,11 +27,18 @@ def flat_list(values: Tensor) -> list[int]:
     return values.reshape(-1).int().tolist()
 
 
+def guarded(payload: bytes, n_symbols: int) -> bytes:
+    """Returns a payload that at most ``n_symbols`` symbols can be read from.
+
+    The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say.
+    """
+    return payload + bytes(4 * n_symbols + 64)
+
+
 def open_stream(payload: bytes, n_symbols: int) -> RansDecoder:
     """Returns a decoder of at most ``n_symbols`` symbols."""
     decoder = RansDecoder()
-    # The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say.
-    decoder.set_stream(payload + bytes(4 * n_symbols + 64))
+    decoder.set_stream(guarded(payload, n_symbols))
     return decoder
 
 

@@ -24,7 +24,7 @@ from compressai_gen.eval.store import RowStore
 from compressai_gen.files import write_table
 from compressai_gen.metrics import DEFAULT_METRICS, ReferenceMetrics
 from compressai_gen.metrics.full_reference import central_quarter
-from compressai_gen.programs import exit_status
+from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = ["VARIANTS", "ablate", "main"]
 
@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def run() -> None:
+        prepare_torch("cpu", None)
         table = ablate(args.model, args.qualities, args.dataset, args.data_root, args.output, args.limit)
         print(table.to_string(index=False, float_format="{:.4f}".format))
 

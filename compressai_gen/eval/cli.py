@@ -116,9 +116,12 @@ def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processe
     lasting = {name: value for name, value in environment.items() if name not in PASSING}
     origins = tables.origins(summary, dataset.name)
     stamp = Stamp(output / _STAMP, [images.to_csv(), summary.to_csv(), origins, lasting])
+    if args.fresh:
+        stamp.outdate()
     if not stamp.is_current():
         intervals = tables.intervals(images)
-        deltas = tables.bd_rates(summary, images, args.baselines, args.anchor)
+        checkpoints = [job.codec.name for job in jobs[len(jobs) - len(args.checkpoint) :]]
+        deltas = tables.bd_rates(summary, images, [*args.baselines, *checkpoints], args.anchor)
         with stamp.writing():
             write_report(output, images, summary, intervals, deltas, environment)
             if args.report:
@@ -132,7 +135,6 @@ def _forget(output: Path) -> None:
     """Remove what earlier runs have kept."""
     for file in RowStore.files(output / _KEPT_ROWS):
         file.unlink()
-    (output / _STAMP).unlink(missing_ok=True)
     shutil.rmtree(output / _KEPT_FEATURES, ignore_errors=True)
 
 

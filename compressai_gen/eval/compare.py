@@ -29,7 +29,7 @@ from compressai_gen.files import replacing
 from compressai_gen.layers.transforms import BLOCK
 from compressai_gen.metrics import METRICS, ReferenceMetrics
 from compressai_gen.models import MRIDC
-from compressai_gen.programs import exit_status
+from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = [
     "Column",
@@ -226,7 +226,8 @@ def _corner(text: str) -> tuple[int, int]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    columns = [parse_column(text, args.device) for text in args.codecs]
+    device = prepare_torch(args.device, None)
+    columns = [parse_column(text, device) for text in args.codecs]
     dataset = load_dataset(args.dataset, args.data_root)
     names = args.images or dataset.image_names[:3]
     unknown = [name for name in names if name not in dataset.image_names]
@@ -239,7 +240,7 @@ def _run(args: argparse.Namespace) -> None:
     paths = dict(zip(dataset.image_names, dataset.paths, strict=True))
     chosen = replace(dataset, image_names=tuple(names), paths=tuple(paths[name] for name in names))
     metrics = ReferenceMetrics(
-        _METRICS, args.device, on_missing=lambda error: print(f"metric skipped: {error}", file=sys.stderr)
+        _METRICS, device, on_missing=lambda error: print(f"metric skipped: {error}", file=sys.stderr)
     )
     output = args.output or Path("results") / dataset.name / "comparison.png"
     compare(columns, chosen, args.crops, args.size, args.bpp, metrics, output, args.masks)

@@ -14,13 +14,13 @@ from PIL import features
 
 from compressai_gen._version import __version__
 
-__all__ = ["PASSING", "describe_environment"]
+__all__ = ["PASSING", "describe_environment", "versions_of_figures"]
 
 PASSING = ("commit", "peak_memory_mib", "peak_device_memory_mib")
 """What differs between runs that compute the same; a commit does, as soon as results are written into the checkout."""
 
-_PACKAGES = ("compressai", "torch", "torchvision", "diffusers", "pillow", "lpips", "DISTS-pytorch")
-_PACKAGES += ("pytorch-fid", "pytorch-msssim", "bjontegaard", "numpy", "pandas", "scipy")
+_OF_FIGURES = ("compressai", "torch", "torchvision", "diffusers", "pillow", "lpips", "DISTS-pytorch", "pytorch-msssim")
+_OF_TABLES = ("pytorch-fid", "bjontegaard", "numpy", "pandas", "scipy")
 
 
 def describe_environment(device: str | torch.device) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def describe_environment(device: str | torch.device) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": versions_of_figures() | {name: _version(name) for name in _OF_TABLES},
         "encoders": {name: features.version(name) for name in ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif")},
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
@@ -38,6 +38,11 @@ def describe_environment(device: str | torch.device) -> dict[str, Any]:
         "peak_memory_mib": _peak_memory(),
         "peak_device_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
     }
+
+
+def versions_of_figures() -> dict[str, str | None]:
+    """Return the version of each package that codes or measures single images; None of one that is not installed."""
+    return {name: _version(name) for name in _OF_FIGURES}
 
 
 def _version(package: str) -> str | None:

@@ -56,7 +56,8 @@ def format_report(summary: pd.DataFrame, deltas: pd.DataFrame) -> str:
     if deltas.empty:
         return text
     marks = np.where(deltas["overlap"] < MIN_OVERLAP, "*", "")
-    percent = [f"{value:+.1f}{mark}" for value, mark in zip(deltas["bd_rate_percent"], marks, strict=True)]
+    rates = deltas["bd_rate_percent"]
+    percent = ["" if pd.isna(rate) else f"{rate:+.1f}{mark}" for rate, mark in zip(rates, marks, strict=True)]
     lines = deltas[["codec", "anchor", "metric"]].assign(bd_rate_percent=percent, overlap=deltas["overlap"].round(2))
     note = f"\n* the curves share less than {MIN_OVERLAP:.0%} of their quality range" if "*" in marks else ""
     return f"{text}\n\n{lines.to_string(index=False)}{note}"

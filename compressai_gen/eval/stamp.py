@@ -33,20 +33,41 @@ class Stamp:
 
     def is_current(self) -> bool:
         """Return whether nothing needs to be written."""
-        try:
-            stamp = json.loads(self._path.read_text(encoding="utf-8"))
-            return stamp["inputs"] == self._inputs and stamp["files"].items() <= self._states().items()
-        except (OSError, ValueError, KeyError, AttributeError):
-            return False
+        inputs, files = self._read()
+        return inputs == self._inputs and files.items() <= self._states().items()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Note the files that are written meanwhile; after an error or a kill, none of them counts as current."""
-        self._path.unlink(missing_ok=True)
+        """Note the files that are written meanwhile, and remove what the last run wrote and this one does not.
+
+        After an error or a kill, none of them counts as current.
+        """
+        last = self.outdate()
         before = self._states()
         yield
-        files = {name: state for name, state in self._states().items() if before.get(name) != state}
+        after = self._states()
+        files = {name: state for name, state in after.items() if before.get(name) != state}
+        for name, state in last.items():
+            if after.get(name) == state:
+                (self._path.parent / name).unlink()
         write_json({"inputs": self._inputs, "files": files}, self._path)
+
+    def outdate(self) -> dict[str, list[int]]:
+        """Have nothing count as current, and return the files of the last run."""
+        _, files = self._read()
+        if files:
+            write_json({"inputs": None, "files": files}, self._path)
+        else:
+            self._path.unlink(missing_ok=True)
+        return files
+
+    def _read(self) -> tuple[str | None, dict[str, list[int]]]:
+        """Inputs and files of the last run; none where there is no stamp, or something else."""
+        try:
+            stamp = json.loads(self._path.read_text(encoding="utf-8"))
+            return stamp["inputs"], dict(stamp["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None, {}
 
     def _states(self) -> dict[str, list[int]]:
         if not self._path.parent.is_dir():

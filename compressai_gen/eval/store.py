@@ -13,6 +13,9 @@ from torch import Tensor
 from compressai_gen.codecs import Codec, Encoded
 from compressai_gen.data import pixel_hash
 from compressai_gen.errors import CompressaiGenError
+from compressai_gen.eval.environment import versions_of_figures
+from compressai_gen.layers.precision import has_fast_bfloat16
+from compressai_gen.resources import source_hash
 
 __all__ = ["PROTOCOL_VERSION", "RowStore"]
 
@@ -23,8 +26,9 @@ PROTOCOL_VERSION = 1
 class RowStore:
     """Rows kept in files, a JSON object a line, under everything that decides their figures.
 
-    A key covers protocol, codec and its version, quality, picture, metrics, device and threads: a changed weight file,
-    library or picture is noticed. Codecs that state no version are always measured.
+    A key covers protocol, codec and its version, quality, picture, metrics and their code, libraries, device, its
+    precision and threads: a changed weight file, library or picture is noticed. Codecs that state no version are always
+    measured.
 
     Processes that share a run append to a file each and read those of all, so that any number of them goes on where any
     other number was stopped.
@@ -40,7 +44,9 @@ class RowStore:
 
     def __init__(self, path: Path, metrics: list[str], device: str, process: int = 0) -> None:
         self.path = path if process == 0 else path.with_suffix(f".{process}{path.suffix}")
-        self._setting = [PROTOCOL_VERSION, sorted(metrics), device, torch.get_num_threads()]
+        of_metrics = sorted(metrics), source_hash("metrics"), versions_of_figures()
+        of_machine = device, has_fast_bfloat16(torch.device(device)), torch.get_num_threads()
+        self._setting = [PROTOCOL_VERSION, *of_metrics, *of_machine]
         self._rows: dict[str, dict[str, Any]] = {}
         for file in self.files(path):
             try:

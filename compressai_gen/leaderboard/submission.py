@@ -308,11 +308,13 @@ def shape_numbers(shape: Any) -> Iterator[int]:
     """
     if isinstance(shape, list | tuple):
         for item in shape:
+            if item in ([], ()):
+                _refuse("a shape has something empty in it, which would say something beside the streams")
             yield from shape_numbers(item)
     elif type(shape) is int and shape >= 0:
         yield shape
     else:
-        _refuse("a shape must consist of integers")
+        _refuse("a shape must consist of integers from 0")
 
 
 def _tuples(shape: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from compressai_gen.errors import MetricError
-from compressai_gen.weights import unavailable
+from compressai_gen.weights import UNREADABLE, unavailable
 
 __all__ = ["loading"]
 
@@ -29,5 +29,5 @@ def loading(metric: str, file_name: str) -> Iterator[None]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             yield
-    except (OSError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise MetricError(unavailable(metric, file_name, error)) from error

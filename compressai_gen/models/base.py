@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -44,6 +45,13 @@ class DecoderOptions:
     tile: int = 1024
 
     def __post_init__(self) -> None:
+        for name in ("steps", "seed", "tile"):
+            value = getattr(self, name)
+            if value is not None or name == "tile":
+                _check_whole(name, value)
+        for name in ("consistency", "syntax", "prediction"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise CodecError(f"{name} is True or False, not {value!r}")
         if self.steps is not None and self.steps not in (0, *STEPS):
             raise CodecError(f"steps is 0 (the base picture) or one of {STEPS}, not {self.steps!r}")
         if self.seed is not None and not 0 <= self.seed < 2**32:
@@ -55,7 +63,7 @@ class DecoderOptions:
 class GenerativeCodec(CompressionModel):
     """A variable-rate codec whose streams say by themselves which codec and quality made them.
 
-    A subclass gives ``name``, ``n_qualities``, ``multiple`` and the four methods that are abstract here.
+    A subclass gives ``name``, ``n_qualities``, ``multiple`` and the methods that are abstract here.
     """
 
     name: str
@@ -75,7 +83,7 @@ class GenerativeCodec(CompressionModel):
 
     @classmethod
     def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> GenerativeCodec:
-        """Builds the model of ``config`` (default: the shipped ``compact`` size) with these weights."""
+        """Builds the model of ``config`` (default: the size that is shipped) with these weights."""
         model = cls(**config)
         model.load_state_dict(state_dict)
         return model
@@ -145,9 +153,8 @@ class GenerativeCodec(CompressionModel):
         Args:
             x: (N, 3, H, W) in [0, 1].
             quality: 1 (fewest bits) to 5; the model's own by default.
-            online_steps: gradient steps spent on each image's latent, for a stream of lower rate and distortion; Ctrl-C
-                ends them early.
-            progress: whether to show a bar for them.
+            online_steps: gradient steps spent on each image's latent, for a stream of lower rate and distortion.
+            progress: whether to show a bar for them. With it, Ctrl-C ends them early, and what they found is kept.
             **options: of the codec's own encoder; see its :meth:`encoder_options`.
 
         Raises:
@@ -158,6 +165,9 @@ class GenerativeCodec(CompressionModel):
             ``strings``: a list of one list with the bytes of each image; ``shape``: (H, W).
         """
         self._check_updated()
+        _check_whole("online_steps", online_steps)
+        if online_steps < 0:
+            raise CodecError(f"online_steps is a number from 0 up, not {online_steps!r}")
         q = self._quality_index(quality, x.shape[0])
         size = x.shape[-2:]
         padded = self.pad(x)
@@ -165,9 +175,11 @@ class GenerativeCodec(CompressionModel):
             latents = self.analyze(padded, q, **self.encoder_options(x, **options))
         strings = [self._encode(latent, q_i, x_i, size) for latent, q_i, x_i in zip(latents, q, padded, strict=True)]
         if online_steps:
-            for i, latent in enumerate(self.optimize_online(latents, padded, q, online_steps, progress)):
+            for i, latent in enumerate(self.optimize_online(latents, padded, size, q, online_steps, progress)):
                 tuned = self._encode(latent, q[i], padded[i], size)
-                strings[i] = min(strings[i], tuned, key=self.objective(x[i : i + 1], q[i]))
+                if tuned != strings[i]:
+                    plain_value, tuned_value = self.objective(x[i : i + 1], q[i], [strings[i], tuned])
+                    strings[i] = tuned if tuned_value < plain_value else strings[i]
         return {"strings": [strings], "shape": torch.Size(size)}
 
     def _encode(self, latent: Any, quality: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
@@ -180,12 +192,14 @@ class GenerativeCodec(CompressionModel):
             raise CodecError(f"{self.name}'s encoder has no option {', '.join(options)}")
         return {}
 
-    def optimize_online(self, latents: Tensor, x: Tensor, quality: Tensor, steps: int, progress: bool) -> Tensor:
-        """Returns latents of lower objective; arguments as :meth:`analyze` takes and returns them."""
+    def optimize_online(
+        self, latents: Tensor, x: Tensor, size: Sequence[int], quality: Tensor, steps: int, progress: bool
+    ) -> Tensor:
+        """Returns latents of lower objective; ``size`` is the images' before they were padded, to (N, 3, H, W)."""
         raise CodecError(f"{self.name} has no online optimization: online_steps must be 0")
 
-    def objective(self, x: Tensor, quality: Tensor) -> Callable[[bytes], float]:
-        """Returns what online optimization lowers, as a function of a stream of the image ``x`` (1, 3, H, W)."""
+    def objective(self, x: Tensor, quality: Tensor, strings: Sequence[bytes]) -> list[float]:
+        """Returns what online optimization lowers, of each of some streams of the image ``x`` (1, 3, H, W)."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -249,6 +263,11 @@ class GenerativeCodec(CompressionModel):
     def _check_updated(self) -> None:
         if any(m.numel() == 0 for n, m in self.named_buffers() if n.endswith("_quantized_cdf")):
             raise CodecError(f"the probability tables of this {self.name} are not built yet: call its update() once")
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise CodecError(f"{name} is a whole number, not {value!r}")
 
 
 def _missing(size: int, multiple: int) -> int:

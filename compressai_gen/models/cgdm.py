@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from compressai.ans import BufferedRansEncoder, RansDecoder
 from compressai.registry import register_model
 from torch import Tensor
@@ -38,6 +39,9 @@ _SEARCH_WINDOW, _SEARCH_HALO = 16, 1
 
 _SEARCH_SEED = 0
 # Of the noise in online optimization. The stream's own is that of its checksum, which nobody knows before it is made.
+
+_MEASURABLE = 31
+# Pixels per side that LPIPS's network needs.
 
 
 class _Decoded(NamedTuple):
@@ -181,22 +185,28 @@ class CGDM(GenerativeCodec):
             self.syntax.compress(self._analyze_syntax(x, y_hat, quality[None]), encoder)
         return encoder.flush()
 
-    def optimize_online(self, latents: Tensor, x: Tensor, quality: Tensor, steps: int, progress: bool) -> Tensor:
+    def optimize_online(
+        self, latents: Tensor, x: Tensor, size: Sequence[int], quality: Tensor, steps: int, progress: bool
+    ) -> Tensor:
         """See :class:`GenerativeCodec`; hyper-latent and syntax follow the latent.
 
         The search goes through the full decoder, with the syntax of the latent that it starts from. Its memory, 5 GB a
         megapixel, does not grow without end: a large picture is searched window by window.
         """
-        search, per_region = OnlineSearch(self.latent_codec, steps, progress), [REGION // BLOCK, REGION]
+        search, per_region = OnlineSearch(self.latent_codec, steps, progress), [REGION // BLOCK, REGION, REGION]
+        counts = torch.zeros_like(x[:1, :1])
+        counts[..., : max(size[0], _MEASURABLE), : max(size[1], _MEASURABLE)] = 1
         tuned = []
         for y, x_i, q_i in zip(latents.split(1), x.split(1), quality.split(1), strict=True):
             of_window = partial(self._search, search, q_i)
-            tuned.append(windowed(of_window, [y, x_i], per_region, _SEARCH_WINDOW, _SEARCH_HALO))
+            tuned.append(windowed(of_window, [y, x_i, counts], per_region, _SEARCH_WINDOW, _SEARCH_HALO))
         return torch.cat(tuned)
 
-    def _search(self, search: OnlineSearch, quality: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    def _search(self, search: OnlineSearch, quality: Tensor, y: Tensor, x: Tensor, counts: Tensor) -> Tensor:
+        """Searches y (1, M, h, w) of padded x (1, 3, H, W) for the pixels that count, those at its top and left."""
         if search.interrupted:
             return y
+        height, width = int(counts[0, 0, :, 0].sum()), int(counts[0, 0, 0].sum())
         syntax = None
         if self.syntax is not None:
             y_hat = self.latent_codec(y, quality)["y_hat"]
@@ -204,19 +214,20 @@ class CGDM(GenerativeCodec):
 
         def decode(y_hat: Tensor) -> Tensor:
             with self.picture_precision():
-                return self.synthesize([_Decoded(y_hat, syntax)], quality, [_SEARCH_SEED], DecoderOptions())
+                x_hat = self.synthesize([_Decoded(y_hat, syntax)], quality, [_SEARCH_SEED], DecoderOptions())
+            return x_hat[..., :height, :width]
 
-        return search(y, quality, decode, self._rate_distortion(x, quality))
+        return search(y, quality, decode, self._rate_distortion(x[..., :height, :width], quality))
 
-    def objective(self, x: Tensor, quality: Tensor) -> Callable[[bytes], float]:
-        """See :class:`GenerativeCodec`."""
-        measure = self._rate_distortion(self.pad(x), quality)  # the networks of the metrics want some pixels
-
-        def objective(string: bytes) -> float:
-            x_hat = self.decompress([[string]], x.shape[-2:])["x_hat"]
-            return float(measure(8.0 * len(string), self.pad(x_hat)))
-
-        return objective
+    def objective(self, x: Tensor, quality: Tensor, strings: Sequence[bytes]) -> list[float]:
+        """See :class:`GenerativeCodec`; like the search, it looks at a large picture part by part."""
+        pictures = [self.decompress([[string]], x.shape[-2:])["x_hat"] for string in strings]
+        sums, n_pixels = [8.0 * len(string) for string in strings], 0
+        for original, *decoded in zip(*map(_measured_parts, (x, *pictures)), strict=True):
+            measure, n_of_part = self._rate_distortion(original, quality), original[0, 0].numel()
+            sums = [s + n_of_part * float(measure(0.0, part)) for s, part in zip(sums, decoded, strict=True)]
+            n_pixels += n_of_part
+        return [s / n_pixels for s in sums]
 
     def _rate_distortion(self, x: Tensor, quality: Tensor) -> RateDistortion:
         return RateDistortion(x, DISTORTION_WEIGHTS[int(quality)], MSE_WEIGHT)
@@ -270,3 +281,11 @@ class CGDM(GenerativeCodec):
 
         with self.picture_precision():
             return windowed(analyze, [x, y_hat], [REGION, REGION // BLOCK], _SYNTAX_WINDOW, _SYNTAX_HALO)
+
+
+def _measured_parts(x: Tensor) -> Iterator[Tensor]:
+    """Cuts a picture (1, 3, H, W) into equal parts that metrics are taken of, none too large or too small for them."""
+    height, width = x.shape[-2:]
+    x = F.pad(x, (0, max(0, _MEASURABLE - width), 0, max(0, _MEASURABLE - height)), mode="replicate")
+    rows, columns = (-(-n // (_SEARCH_WINDOW * REGION)) for n in x.shape[-2:])
+    return (part for row in x.tensor_split(rows, 2) for part in row.tensor_split(columns, 3))

@@ -20,6 +20,7 @@ from compressai.ops import quantize_ste
 from compressai.registry import register_model
 from torch import Tensor, nn
 
+from compressai_gen.entropy.rans import guarded
 from compressai_gen.errors import BitstreamError
 
 __all__ = ["ChannelNorm", "HiFiC"]
@@ -171,12 +172,14 @@ class HiFiC(CompressionModel):
         height, width = shape
         means, scales = self._gaussians(strings[1], [-(-side // self.multiple) for side in shape])
         indexes = self.gaussian_conditional.build_indexes(scales)
-        y_hat = self.gaussian_conditional.decompress(strings[0], indexes, means=means)
+        y_strings = [guarded(string, indexes[0].numel()) for string in strings[0]]
+        y_hat = self.gaussian_conditional.decompress(y_strings, indexes, means=means)
         return {"x_hat": self.g_s(y_hat)[..., :height, :width].clamp(0, 1)}
 
     def _gaussians(self, z_strings: Sequence[bytes], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Means and scales of the latent. The encoder takes them from its own strings, as the decoder will."""
-        z_hat = self.entropy_bottleneck.decompress(z_strings, shape)
+        n_symbols = self.entropy_bottleneck.channels * shape[0] * shape[1]
+        z_hat = self.entropy_bottleneck.decompress([guarded(string, n_symbols) for string in z_strings], shape)
         return self.h_mean(z_hat), self.h_scale(z_hat)
 
     def _pad(self, x: Tensor) -> Tensor:

@@ -19,7 +19,10 @@ LEARNING_RATE = 0.01
 
 
 class RateDistortion:
-    """Bits per pixel plus weighted distortion of one image: what the codec and its generative half were trained for.
+    """Bits per pixel plus weighted distortion of one image.
+
+    Lambda is the end-to-end codec's; of the distortion, its training had squared error and LPIPS, that of the
+    generative half DISTS, too.
 
     Args:
         x: the image (1, 3, H, W) in [0, 1].
@@ -58,7 +61,8 @@ class OnlineSearch:
 
     The rounding's gradient is the identity's. Rate and picture are those of the rounded latent, as additive noise would
     hide what rounding to zero saves; what is returned is the latent with the lowest objective that was met, the given
-    one included. Ctrl-C ends the search early and sets ``interrupted``, for its caller to search no others.
+    one included. Where a bar says that there is something to wait for, Ctrl-C ends the search early and sets
+    ``interrupted``, for its caller to search no others; without one, it ends the program as ever.
 
     Args:
         codec: :class:`compressai_gen.entropy.hyperprior.CheckerboardHyperprior`.
@@ -102,5 +106,7 @@ class OnlineSearch:
                         (steps_of_y.grad,) = torch.autograd.grad(loss, (steps_of_y,))
                         optimizer.step()
             except KeyboardInterrupt:
+                if not self.progress:
+                    raise
                 self.interrupted = True
         return best

@@ -65,6 +65,9 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
     )
     model, objective = _build(recipe)
     checkpoint = output / "checkpoint"
+    with accelerator.main_process_first():
+        if main and not checkpoint.exists() and _old(checkpoint).exists():
+            _old(checkpoint).rename(checkpoint)
     if init is not None:
         load_weights(model, init)
     elif not checkpoint.exists():
@@ -168,9 +171,13 @@ def _learning_rate(recipe: Recipe, step: int) -> float:
     return low + (high - low) * (1 + math.cos(math.pi * t)) / 2
 
 
+def _old(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".old")
+
+
 def _save(accelerator: Accelerator, checkpoint: Path) -> None:
-    # A kill while writing leaves the earlier checkpoint whole.
-    fresh, old = checkpoint.with_suffix(".new"), checkpoint.with_suffix(".old")
+    # A kill while writing leaves the earlier checkpoint whole, one between the renames leaves it under its old name.
+    fresh, old = checkpoint.with_suffix(".new"), _old(checkpoint)
     if accelerator.is_main_process:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

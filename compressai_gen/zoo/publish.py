@@ -1,7 +1,7 @@
 """Puts a finished training run into the zoo: ``python -m compressai_gen.zoo.publish runs/cgdm-base``.
 
 Copies the weights, updates the manifest and writes the card. ``--results FOLDER`` adds measured figures to the card;
-without a training run, it only rewrites the cards.
+without a training run, it only rewrites the cards of all models.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         "## Training",
         *[_history(recipe_name, stage) for recipe_name, stage in _stages(record)],
         f"Seed {recipe['seed']}; torch {record['software']['torch']}. Data: {run['images']} photographs "
-        f"({run['data']}), none of them in a benchmark. They keep their own terms and are not part of the package. The "
-        "weights are an exponential moving average; settings and figures of the run stand in "
+        f"({run['data']}), none of them in a dataset that `eval/` defines. They keep their own terms and are not part "
+        "of the package. The weights are an exponential moving average; settings and figures of the run stand in "
         f"`{entry['record']}`.",
         "## Validation",
         "Real bytes on held-out photographs, none of which was trained on, by size (`small`: 481x321; `large`: "
@@ -163,12 +163,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    for run in args.run:
-        publish(run)
+    if args.results and not (args.results / "summary.csv").is_file():
+        raise ZooError(f"{args.results} holds no evaluation: there is no summary.csv in it")
+    published = [publish(run) for run in args.run]
     if args.results and args.readme:
         update_readme(args.readme, args.results)
-    for name, entry in read_manifest().items():
-        _write(ZOO_DIR / entry["card"], card(name, entry, args.results).encode())
+    manifest = read_manifest()
+    for name in published or manifest:
+        _write(ZOO_DIR / manifest[name]["card"], card(name, manifest[name], args.results).encode())
 
 
 if __name__ == "__main__":

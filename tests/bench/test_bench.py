@@ -40,6 +40,11 @@ def test_a_codec_is_measured(tmp_path, capsys):
     assert list(table["times_first"]) == [1, 1]
 
 
+def test_a_run_at_least_is_wanted(capsys):
+    assert bench.main(["--repeat", "0"]) == 2
+    assert "--repeat" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("size", ["768", "0x5", "ax5"])
 def test_sizes_that_are_none_are_told(size, capsys):
     with pytest.raises(SystemExit):

@@ -3,6 +3,7 @@
 import json
 import sys
 from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,14 @@ def test_the_name_chooses_the_pictures_format(photo, name, format):
     main(["encode", "photo.png", "photo.cgen", "--model", "mridc", "--quality", "1"])
     assert main(["decode", "photo.cgen", name]) == 0
     assert Image.open(name).format == format
+
+
+def test_a_format_that_has_no_room_for_the_picture_is_told(photo, capsys):
+    Image.new("RGB", (16400, 1)).save("long.png")
+    assert main(["encode", "photo.png", "long.png", "files", "--model", "mridc", "--quality", "1"]) == 0
+    assert main(["decode", "files/long.cgen", "files/photo.cgen", "pictures", "--format", "webp"]) == 2
+    assert "16400x1 pixels cannot be written as webp" in capsys.readouterr().err
+    assert [path.name for path in Path("pictures").iterdir()] == ["photo.webp"]
 
 
 def test_an_unknown_format_of_pictures_is_told(photo, capsys):

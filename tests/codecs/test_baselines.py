@@ -12,9 +12,9 @@ import pytest
 import torch
 from compressai.models import FactorizedPrior, MeanScaleHyperprior
 
-from compressai_gen.codecs import PUBLISHED_MODELS, checkpoint_codec, find_codec
+from compressai_gen.codecs import PUBLISHED_MODELS, Encoded, checkpoint_codec, find_codec
 from compressai_gen.data import load_dataset, write_image
-from compressai_gen.errors import CodecError
+from compressai_gen.errors import BitstreamError, CodecError
 from compressai_gen.eval import cli
 from compressai_gen.models import HiFiC
 
@@ -79,6 +79,13 @@ def test_checkpoint_of_compressai(name, n_strings, picture, tmp_path):
         expected = model.decompress(out["strings"], out["shape"])["x_hat"][0, :, : picture.shape[1], : picture.shape[2]]
     assert [strings[0] for strings in out["strings"]] == encoded.strings
     assert ((expected.clamp(0, 1) * 255).round().int() - decoded.int()).abs().max() <= 1
+
+    # Others' streams: whatever they hold, nothing outside them is read, and no latent is larger than the picture's.
+    short = Encoded([string[:4] for string in encoded.strings], encoded.shape)
+    assert codec.decode(short).shape == picture.shape
+    size, (rows, columns) = encoded.shape
+    with pytest.raises(BitstreamError, match="latent"):
+        codec.decode(Encoded(encoded.strings, (size, (rows * 64, columns))))
 
 
 def test_checkpoints_on_the_command_line(picture, tmp_path, monkeypatch, capsys):

@@ -1,3 +1,5 @@
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,7 @@ def test_grey_is_repeated_in_three_channels(tmp_path, ramp):
     np.testing.assert_array_equal(_pixels(tmp_path / "x.png"), ramp[..., :1].repeat(3, axis=2))
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_16_bit_grey_keeps_its_high_byte(tmp_path, ramp, suffix):
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(ramp[..., 0].astype(np.uint16) * 257).save(path)
@@ -77,6 +79,14 @@ def test_unreadable_file_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ImageError, match=r"broken\.png"):
         read_image(path)
+
+
+def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+    """Ghostscript, which Pillow has read what begins as EPS, under any name."""
+    Image.new("RGB", (8, 4)).save(tmp_path / "x.jpg", format="EPS")
+    monkeypatch.setattr(subprocess, "check_call", None)
+    with pytest.raises(ImageError, match="cannot identify"):
+        read_image(tmp_path / "x.jpg")
 
 
 def test_truncated_file_is_named(tmp_path):

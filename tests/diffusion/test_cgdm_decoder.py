@@ -65,7 +65,11 @@ def test_tiles_leave_no_trace(decode, steps):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("steps", 3), ("steps", -1), ("seed", -1), ("seed", 2**32), ("tile", 100), ("tile", 192)]
+    ("option", "value"),
+    [
+        *[("steps", 3), ("steps", -1), ("seed", -1), ("seed", 2**32), ("seed", 1.5), ("tile", 100), ("tile", 192)],
+        *[("tile", None), ("consistency", "off"), ("syntax", 0)],
+    ],
 )
 def test_impossible_options_are_told(decode, option, value):
     with pytest.raises(CodecError, match=option):
@@ -98,8 +102,8 @@ class TestOnlineOptimization:
     def test_lowers_the_objective_of_the_real_stream(self, photograph):
         model, x, quality = zoo.cgdm(3), photograph(64, 128), torch.tensor(2)
         plain, tuned = (model.compress(x, 3, online_steps=n)["strings"][0][0] for n in (0, 12))
-        objective = model.objective(x, quality)
-        assert objective(tuned) < objective(plain)
+        of_plain, of_tuned = model.objective(x, quality, [plain, tuned])
+        assert of_tuned < of_plain
         assert model.decompress([[tuned]], x.shape[-2:])["x_hat"].shape == x.shape
 
     def test_never_returns_a_worse_stream(self, model, photograph, monkeypatch):
@@ -120,7 +124,10 @@ class TestOnlineOptimization:
 
         monkeypatch.setattr(cgdm, "RateDistortion", Interrupted)
         x = torch.cat([photograph(64, 64), photograph(64, 64, 64)])
-        out = model.compress(x, 3, online_steps=1000)
+        with pytest.raises(KeyboardInterrupt):  # or an evaluation would take what was found so far for the result
+            model.compress(x, 3, online_steps=1000)
+        calls.clear()
+        out = model.compress(x, 3, online_steps=1000, progress=True)
         assert model.decompress(**out)["x_hat"].shape == (2, 3, 64, 64)
         assert len(calls) < 10
 
@@ -130,11 +137,34 @@ class TestOnlineOptimization:
         seen = []
         search = model._search
         monkeypatch.setattr(cgdm, "_SEARCH_WINDOW", 2)
-        monkeypatch.setattr(model, "_search", lambda *args: seen.append(args[-1].shape[-2:]) or search(*args))
+        monkeypatch.setattr(model, "_search", lambda *args: seen.append(args[-2].shape[-2:]) or search(*args))
         tuned = model.compress(x, 3, online_steps=12)["strings"][0][0]
         assert seen == [(128, 192), (128, 128)]  # one region of halo where there is one
-        objective = model.objective(x, quality)
-        assert objective(tuned) < objective(plain)
+        of_plain, of_tuned = model.objective(x, quality, [plain, tuned])
+        assert of_tuned < of_plain
+
+    def test_judges_a_large_picture_in_parts(self, model, photograph, monkeypatch):
+        x = photograph(130, 200)
+        strings = model.compress(x, 3)["strings"][0] + model.compress(x, 4)["strings"][0]
+        whole = model.objective(x, torch.tensor(2), strings)
+        monkeypatch.setattr(cgdm, "_SEARCH_WINDOW", 1)
+        assert model.objective(x, torch.tensor(2), strings) == pytest.approx(whole, rel=1e-4)
+
+    def test_looks_at_no_padding(self, model, photograph, monkeypatch):
+        seen = []
+
+        class Seen(online.RateDistortion):
+            def __call__(self, bits, x_hat):
+                seen.append((self.x.shape[-2:], x_hat.shape[-2:]))
+                return super().__call__(bits, x_hat)
+
+        monkeypatch.setattr(cgdm, "RateDistortion", Seen)
+        model.compress(photograph(70, 5), 3, online_steps=2)
+        assert set(seen) == {((70, 31), (70, 31))}  # but for what the metrics' networks need
+
+    def test_a_negative_number_of_steps_is_told(self, model, photograph):
+        with pytest.raises(CodecError, match="online_steps"):
+            model.compress(photograph(64, 64), 3, online_steps=-1)
 
 
 @needs_alex

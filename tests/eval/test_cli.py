@@ -121,6 +121,13 @@ def test_tables_follow_their_inputs(pictures, tmp_path):
     assert pd.read_csv(output / "bd_rate.csv")["anchor"].unique().tolist() == ["jpeg"]
     assert cli.main([*argv, "--anchor", "webp"]) == 0
     assert pd.read_csv(output / "bd_rate.csv")["anchor"].unique().tolist() == ["webp"]
+    (output / "notes.md").write_text("mine")
+    assert cli.main([*argv[:2], *argv[3:]]) == 0
+    assert not {"jpeg.json", "bd_rate.md", "bd_rate.tex"} & {path.name for path in output.iterdir()}
+    assert (output / "notes.md").exists()
+    assert cli.main([*argv, "--fresh"]) == 0
+    assert cli.main([*argv[:2], *argv[3:], "--fresh"]) == 0
+    assert not (output / "jpeg.json").exists()
 
 
 def test_learned_model_without_baselines(pictures, monkeypatch):

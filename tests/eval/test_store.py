@@ -4,6 +4,7 @@ import torch
 
 from compressai_gen.codecs import Encoded
 from compressai_gen.data import load_dataset, write_image
+from compressai_gen.eval import store
 from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
@@ -40,8 +41,8 @@ def dataset(tmp_path):
 
 
 def run(codec, dataset, path, metrics=("psnr",), pictures=None):
-    store = RowStore(path, list(metrics), "cpu")
-    return measure([Job(codec, (1, 2))], dataset, ReferenceMetrics(metrics), pictures, progress=False, store=store)
+    rows = RowStore(path, list(metrics), "cpu")
+    return measure([Job(codec, (1, 2))], dataset, ReferenceMetrics(metrics), pictures, progress=False, store=rows)
 
 
 def figures(table):
@@ -85,6 +86,22 @@ def test_whatever_decides_a_figure_is_noticed(dataset, tmp_path, change):
     if change == "picture":
         write_image(torch.zeros(3, 4, 6, dtype=torch.uint8), dataset.paths[0])
     run(codec, dataset, path, ("psnr", "ms_ssim") if change == "metrics" else ("psnr",))
+    assert codec.calls > 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("source_hash", lambda *subpackages: "other code"),
+        ("versions_of_figures", lambda: {"torch": "99"}),
+        ("has_fast_bfloat16", lambda device: "unlike here"),
+    ],
+)
+def test_another_machine_or_installation_measures_again(dataset, tmp_path, monkeypatch, name, value):
+    run(Versioned(), dataset, tmp_path / "rows")
+    monkeypatch.setattr(store, name, value)
+    codec = Versioned()
+    run(codec, dataset, tmp_path / "rows")
     assert codec.calls > 2
 
 

@@ -107,6 +107,10 @@ def _hide_bits(manifest, streams):
     manifest["shapes"][0] = [1]
 
 
+def _hide_bits_in_nothing(manifest, streams):
+    manifest["shapes"][0] = [[], [[]], *manifest["shapes"][0]]
+
+
 def _huge_shape(manifest, streams):
     manifest["shapes"] = [[10**9]] * 6
 
@@ -167,6 +171,7 @@ def _deep_json(manifest, streams):
         (_drop_row, "not one row for each of 6"),
         (_other_pixels, "'a' has other pixels"),
         (_hide_bits, "different shapes"),
+        (_hide_bits_in_nothing, "something empty"),
         (_huge_shape, "larger than the picture"),
         (_leave_the_archive, "leads out of the archive"),
         (_absurd_count, "more than 50000 streams"),

@@ -142,6 +142,17 @@ def test_missing_weights_say_what_to_do(name, monkeypatch, tmp_path):
     assert len(missing) == 1
 
 
+@pytest.mark.parametrize(("name", "file"), [("lpips", "alexnet-owt-7be5be79.pth"), ("dists", "vgg16-397923af.pth")])
+@pytest.mark.parametrize("content", [b"", b"<html>log in first</html>", b"Forbidden", b"Internal Server Error"])
+def test_damaged_weights_say_what_to_do(name, file, content, monkeypatch, tmp_path):
+    path = tmp_path / "hub/checkpoints" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(MetricError, match=f"{file}.*remove that file"):
+        create_metric(name)
+
+
 @needs_alex
 def test_loading_prints_nothing(capsys, recwarn):
     LpipsMetric()

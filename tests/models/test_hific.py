@@ -37,6 +37,9 @@ def test_any_size_goes_through_bytes(narrow, size):
         expected = narrow(narrow._pad(x))["x_hat"][..., : size[0], : size[1]].clamp(0, 1)
     assert [len(strings) for strings in out["strings"]] == [2, 2]
     assert len(out["strings"][0][0]) > 4  # the latent says something
+    with torch.no_grad():
+        cut = [[string[:4] for string in strings] for strings in out["strings"]]
+        assert narrow.decompress(cut, out["shape"])["x_hat"].shape == x.shape
     torch.testing.assert_close(x_hat, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -80,6 +80,21 @@ def test_publishing_again_replaces_the_entry(empty_zoo, run):
     ]  # fmt: skip
 
 
+def test_cards_of_other_models_are_left_alone(empty_zoo, run):
+    assert publish.main([str(run)]) == 0
+    manifest = json.loads((empty_zoo / "manifest.json").read_text())
+    (empty_zoo / "manifest.json").write_text(json.dumps({"other": {"card": "other.md"}} | manifest))
+    (empty_zoo / "other.md").write_text("measured figures")
+    assert publish.main([str(run)]) == 0
+    assert (empty_zoo / "other.md").read_text() == "measured figures"
+
+
+def test_results_that_are_none_are_told(empty_zoo, run, tmp_path, capsys):
+    assert publish.main([str(run), "--results", str(tmp_path)]) == 2
+    assert "summary.csv" in capsys.readouterr().err
+    assert not any(empty_zoo.iterdir())
+
+
 def test_unfinished_run_is_told(empty_zoo, tmp_path, capsys):
     assert publish.main([str(tmp_path)]) == 2
     assert "not a finished training run" in capsys.readouterr().err
