@@ -26,12 +26,13 @@ __all__ = ["PUBLISHED_MODELS", "checkpoint_codec", "published_codec"]
 _MSILLM_URL = "https://dl.fbaipublicfiles.com/NeuralCompression/2023-muckley-msillm/msillm_target_{}bpp.ckpt"
 # Target rates in bits per pixel of qualities 1 to 6, as in the file names.
 _MSILLM_TARGETS = ("0.035", "0.07", "0.14", "0.3", "0.45", "0.9")
-_SYMBOLS_PER_PIXEL = 2
-# Of the latents of CompressAI's models at most: 320 channels at a 16th of the resolution, 192 at a 64th.
 _MSILLM_NOTICE = (
     "MS-ILLM's weights are Meta's, under CC-BY-NC 4.0 (no commercial use): "
     "https://github.com/facebookresearch/NeuralCompression/blob/main/WEIGHTS_LICENSE"
 )
+
+# Of the latents of CompressAI's models at most: 320 channels at a 16th of the resolution, 192 at a 64th.
+_SYMBOLS_PER_PIXEL = 2
 
 
 class AnySize(nn.Module):

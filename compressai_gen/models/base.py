@@ -179,7 +179,8 @@ class GenerativeCodec(CompressionModel):
                 tuned = self._encode(latent, q[i], padded[i], size)
                 if tuned != strings[i]:
                     plain_value, tuned_value = self.objective(x[i : i + 1], q[i], [strings[i], tuned])
-                    strings[i] = tuned if tuned_value < plain_value else strings[i]
+                    if tuned_value < plain_value:
+                        strings[i] = tuned
         return {"strings": [strings], "shape": torch.Size(size)}
 
     def _encode(self, latent: Any, quality: Tensor, x: Tensor, size: Sequence[int]) -> bytes:

@@ -21,6 +21,7 @@ from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
+from compressai_gen.metrics import METRICS
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
 from compressai_gen.models.online import OnlineSearch, RateDistortion
 
@@ -40,8 +41,7 @@ _SEARCH_WINDOW, _SEARCH_HALO = 16, 1
 _SEARCH_SEED = 0
 # Of the noise in online optimization. The stream's own is that of its checksum, which nobody knows before it is made.
 
-_MEASURABLE = 31
-# Pixels per side that LPIPS's network needs.
+_MEASURABLE = METRICS["lpips"].min_side
 
 
 class _Decoded(NamedTuple):
