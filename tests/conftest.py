@@ -1,6 +1,8 @@
 """Both codecs with seeded random weights: quick to have, and with probabilities that depend on the picture."""
 
 import os
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,49 @@ def kodak():
     if not folder.is_dir():
         pytest.skip("COMPRESSAI_GEN_DATA has no kodak")
     return [image[None].float() / 255 for _, image in load_dataset("kodak", folder.parent, limit=2)]
+
+
+@pytest.fixture
+def open_browser(tmp_path):
+    """Opens headless Chromium: ``open_browser(profile="profile", scale=1, size=(1280, 900))`` gives a Selenium driver.
+
+    What pages store lies in the profile, a folder of the test's own: a browser that is quit and opened again with the
+    same one is that of a visitor who comes back. It reaches this machine only, files that it downloads come to
+    ``tmp_path / "downloads"``, and what is open at the end of the test is quit.
+    """
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = shutil.which("chromedriver")
+    if binary is None or program is None:
+        pytest.skip("no browser: install chromium and chromium-driver (chromedriver)")
+    with ExitStack() as opened:
+
+        def open_one(profile="profile", scale=1, size=(1280, 900)):
+            options = webdriver.ChromeOptions()
+            options.binary_location = binary
+            for argument in (
+                "--headless=new",
+                "--no-sandbox",  # which refuses root, as in containers
+                "--disable-dev-shm-usage",
+                "--disable-gpu",
+                "--no-first-run",
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+                f"--user-data-dir={tmp_path / profile}",
+                f"--force-device-scale-factor={scale}",
+                f"--window-size={size[0]},{size[1]}",
+            ):
+                options.add_argument(argument)
+            downloads = {
+                "download.default_directory": str(tmp_path / "downloads"),
+                "download.prompt_for_download": False,
+            }
+            options.add_experimental_option("prefs", downloads)
+            options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+            driver = webdriver.Chrome(options, webdriver.ChromeService(program))
+            opened.callback(driver.quit)  # which may be called twice
+            return driver
+
+        yield open_one
 
 
 def _random_cgdm(patches):
