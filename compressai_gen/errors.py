@@ -13,6 +13,7 @@ __all__ = [
     "DatasetError",
     "ImageError",
     "MetricError",
+    "MissingExtraError",
     "RecipeError",
     "SubmissionError",
     "ZooError",
@@ -44,6 +45,10 @@ class ImageError(CompressaiGenError):
 
 class MetricError(CompressaiGenError):
     """A metric is unknown, or its weights cannot be had."""
+
+
+class MissingExtraError(CompressaiGenError):
+    """A package of one of the extras is not installed."""
 
 
 class RecipeError(CompressaiGenError):

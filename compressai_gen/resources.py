@@ -6,8 +6,9 @@ And the user's cache, and the package's own source.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 __all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir", "source_hash"]
 
@@ -24,8 +25,8 @@ EVAL_DIR = _resource_dir("eval")
 
 
 def cache_dir() -> Path:
-    """Folder for what can be had again: ``$XDG_CACHE_HOME/compressai-gen``, by default below ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compressai-gen"
+    """Return the folder for what can be had again: on Linux below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return user_cache_path("compressai-gen", appauthor=False)
 
 
 def source_hash(*subpackages: str) -> str:

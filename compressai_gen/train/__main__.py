@@ -10,7 +10,6 @@ from pathlib import Path
 import compressai_gen  # noqa: F401  (registers the models)
 from compressai_gen.errors import DatasetError
 from compressai_gen.programs import exit_status
-from compressai_gen.train.loop import train
 from compressai_gen.train.recipe import load_recipe
 
 
@@ -26,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from compressai_gen.train.loop import train  # needs the extra 'train', which is told where it is missing
+
     recipe = load_recipe(args.recipe)
     root = args.data_root or os.environ.get("COMPRESSAI_GEN_DATA")
     if root is None:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from compressai.registry import MODELS
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -20,12 +18,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from compressai_gen.errors import RecipeError
+from compressai_gen.extras import extra
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.train.data import CropDataset
 from compressai_gen.train.export import described_weights, export, load_weights
 from compressai_gen.train.objectives import OBJECTIVES, Objective
 from compressai_gen.train.recipe import Recipe
 from compressai_gen.train.validate import validate
+
+with extra("train"):
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
 
 __all__ = ["train"]
 
