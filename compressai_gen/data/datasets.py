@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -133,12 +134,29 @@ def _load_counted(definition: dict[str, Any], root: Path | None, limit: int | No
                     f"{folder} holds {dataset.count} images, but dataset {name} has {count}: {definition['pictures']}; "
                     f"to evaluate other images, name their folder by its path"
                 )
+            _check_sizes(definition, dataset)
             return replace(dataset, name=name, definition=definition)
     raise DatasetError(
         f"dataset {name} is not here, and is not downloaded, as the hashes of its files are not known. Fetch "
         f"{' and '.join(definition['archives'])}, put {definition['pictures']} into <root>/{name}/ and pass that root "
         f"(--data-root or {DATA_ROOT_VARIABLE}), or put them into {cache_dir() / name}"
     )
+
+
+def _check_sizes(definition: dict[str, Any], dataset: ImageDataset) -> None:
+    """Refuse pictures that were cut or scaled otherwise than those of the definition, where it states their sizes."""
+    for path in dataset.paths if "sizes" in definition else ():
+        try:
+            with Image.open(path) as picture:
+                size = f"{picture.width}x{picture.height}"
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error}") from error
+        if size not in definition["sizes"]:
+            sizes = " or ".join(definition["sizes"])
+            raise DatasetError(
+                f"{path} has {size} pixels, but dataset {definition['name']} has {sizes}: {definition['pictures']}; "
+                f"to evaluate other images, name their folder by its path"
+            )
 
 
 def _own_folders(name: str, root: Path | None) -> list[Path]:

@@ -60,6 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
         "from the fewest bits up; may be repeated",
     )
     add("--anchor", metavar="NAME", help="codec that BD-rates are relative to (default: avif, else published VTM)")
+    add(
+        "--all-published",
+        action="store_true",
+        help="BD-rates and plots also of published curves that share little with the anchor or that newer ones replace",
+    )
     add("--limit", type=int, metavar="N", help="use only the first N images")
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
     add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
@@ -115,13 +120,15 @@ def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processe
     }
     lasting = {name: value for name, value in environment.items() if name not in PASSING}
     origins = tables.origins(summary, dataset.name)
-    stamp = Stamp(output / _STAMP, [images.to_csv(), summary.to_csv(), origins, lasting])
+    stamp = Stamp(output / _STAMP, [images.to_csv(), summary.to_csv(), origins, lasting, args.all_published])
     if args.fresh:
         stamp.outdate()
     if not stamp.is_current():
         intervals = tables.intervals(images)
         checkpoints = [job.codec.name for job in jobs[len(jobs) - len(args.checkpoint) :]]
         deltas = tables.bd_rates(summary, images, [*args.baselines, *checkpoints], args.anchor)
+        if not args.all_published:
+            deltas = tables.notable(deltas, summary)
         with stamp.writing():
             write_report(output, images, summary, intervals, deltas, environment)
             if args.report:

@@ -20,7 +20,15 @@ from compressai_gen.data import ImageDataset, read_image
 from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.plots import curve_styles
 from compressai_gen.eval.store import PROTOCOL_VERSION
-from compressai_gen.eval.typeset import anchor_names, digits, figure_columns, format_figure, heading, metric_columns
+from compressai_gen.eval.typeset import (
+    LEFT_OUT,
+    anchor_names,
+    digits,
+    figure_columns,
+    format_figure,
+    heading,
+    metric_columns,
+)
 from compressai_gen.files import replacing
 from compressai_gen.metrics import FIGURES, MIN_OVERLAP
 
@@ -90,6 +98,7 @@ def write_page(
             deltas=_delta_table(deltas, origins),
             anchor=anchor_names(deltas),
             min_overlap=MIN_OVERLAP,
+            left_out=LEFT_OUT if any(origin != "measured" for origin in origins.values()) else "",
             plot=_plot(summary, intervals, origins),
             images=_sections(dataset, images, shown, pictures, lossless, bar),
             shown=len(shown),

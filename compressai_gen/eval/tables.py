@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from compressai_gen.codecs import published_curves
+from compressai_gen.codecs import base_name, newest_of_families, published_curves
 from compressai_gen.eval.bootstrap import interval, resample_means
-from compressai_gen.metrics import DEFAULT_METRICS, FIGURES, MIN_PATCHES, SET_METRICS, BDRate, bd_rate
+from compressai_gen.metrics import DEFAULT_METRICS, FIGURES, MIN_OVERLAP, MIN_PATCHES, SET_METRICS, BDRate, bd_rate
 
 __all__ = [
     "bd_rates",
@@ -18,6 +18,7 @@ __all__ = [
     "curves_called",
     "few_patches",
     "intervals",
+    "notable",
     "origins",
     "per_image",
     "published_summary",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 _TIMES = ["encode_s", "decode_s"]
+# Figures of a source that another definition gave than the one here: these take MS-SSIM of luma (eval/SOURCES.md).
+_MEASURED_OTHERWISE = {"aeic": ["ms_ssim"], "stablecodec": ["ms_ssim"]}
 # What CompressAI's plotting tool calls these columns.
 _COMPRESSAI_NAMES = {
     "psnr": "psnr-rgb",
@@ -77,9 +80,13 @@ def few_patches(summary: pd.DataFrame) -> int | None:
 def published_summary(dataset: str, summary: pd.DataFrame) -> pd.DataFrame:
     """Return the published points of a dataset in the columns of a summary.
 
-    Times and counts are left empty, and the figures of the set where the measured ones are not comparable with them.
+    Times and counts are left empty, and so are figures that do not compare with the measured ones: those of the set
+    where these are of few patches, and those of a source that measures otherwise.
     """
-    table = published_curves(dataset).rename(columns={"point": "quality"}).assign(source="published")
+    table = published_curves(dataset).rename(columns={"point": "quality"})
+    for source, columns in _MEASURED_OTHERWISE.items():
+        table.loc[table["source"] == source, columns] = np.nan
+    table = table.assign(source="published")
     if few_patches(summary) is not None:
         table = table.drop(columns=list(SET_METRICS), errors="ignore")
     return table.reindex(columns=summary.columns)
@@ -142,9 +149,26 @@ def bd_rates(
     return pd.DataFrame(rows, columns=columns)
 
 
+def notable(deltas: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the BD-rates of published curves that say little beside those that stay.
+
+    Of each family stays the newest codec (:func:`~compressai_gen.codecs.newest_of_families`) among those of which some
+    metric has an overlap with the anchor of at least ``MIN_OVERLAP``; of two of one date, the one that shares most.
+    Measured curves all stay.
+
+    Args:
+        deltas: as :func:`bd_rates` returns them.
+        summary: what they are of.
+    """
+    published = deltas["codec"].isin(summary.loc[summary["source"] == "published", "codec"])
+    comparable = deltas[published & (deltas["overlap"] >= MIN_OVERLAP) & deltas["bd_rate_percent"].notna()]
+    shared = comparable.groupby("codec", sort=False)["overlap"].sum()
+    return deltas[~published | deltas["codec"].isin(newest_of_families(shared.to_dict()))].reset_index(drop=True)
+
+
 def curves_called(codecs: Iterable[str], name: str) -> list[str]:
     """Return the curves of a name: one, or those of all sources where several published it (``VTM [diffeic]``)."""
-    return [codec for codec in dict.fromkeys(codecs) if name in (codec, codec.split(" [")[0])]
+    return [codec for codec in dict.fromkeys(codecs) if name in (codec, base_name(codec))]
 
 
 def _anchor_names(summary: pd.DataFrame, baselines: Sequence[str]) -> list[str]:

@@ -13,7 +13,22 @@ import pandas as pd
 from compressai_gen.files import escape_markdown, markdown_table, replacing
 from compressai_gen.metrics import FIGURES, MIN_OVERLAP
 
-__all__ = ["anchor_names", "digits", "figure_columns", "format_figure", "heading", "metric_columns", "write_typeset"]
+__all__ = [
+    "LEFT_OUT",
+    "anchor_names",
+    "digits",
+    "figure_columns",
+    "format_figure",
+    "heading",
+    "metric_columns",
+    "write_typeset",
+]
+
+LEFT_OUT = (
+    "Published curves that share too little with the anchor, or that a newer one of the same family replaces, are left "
+    "out unless --all-published is given."
+)
+"""Said wherever BD-rates of published curves stand."""
 
 _HEADINGS = {
     "bpp": "rate [bpp]",
@@ -126,7 +141,8 @@ def write_typeset(
     for markup, suffix in ((_MARKDOWN, "md"), (_LATEX, "tex")):
         tables = {"summary": (_summary_table(summary, intervals, origins, markup), summary_note + source_note)}
         if not deltas.empty:
-            tables["bd_rate"] = (_delta_table(deltas, origins, markup), delta_note + source_note)
+            left_out = f" {LEFT_OUT}" if published else ""
+            tables["bd_rate"] = (_delta_table(deltas, origins, markup), delta_note + source_note + left_out)
         for name, (table, note) in tables.items():
             label = re.sub(r"\W+", "-", f"{dataset}-{name}")
             text = _to_markdown(table, note) if suffix == "md" else _to_latex(table, note, label, name == "summary")

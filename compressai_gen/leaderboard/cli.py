@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset", default="kodak", help="of the submissions (default: %(default)s)")
     add("--anchor", metavar="NAME", help="submission or published curve (default: avif, else the published VTM)")
     add("--by", choices=metrics, default="lpips", metavar="METRIC", help="order by its BD-rate (default: %(default)s)")
+    add("--all-published", action="store_true", help="rank also published curves that say little beside the others")
     add("--output", type=Path, metavar="FOLDER", help="default: the folder of the submissions")
     return parser
 
@@ -81,5 +82,5 @@ def _verify(args: argparse.Namespace) -> None:
 
 def _rank(args: argparse.Namespace) -> None:
     output = args.output or args.folder
-    print(rank(args.folder, output, args.dataset, args.anchor, args.by))
+    print(rank(args.folder, output, args.dataset, args.anchor, args.by, args.all_published))
     print(f"written to {output}")

@@ -16,7 +16,7 @@ from compressai_gen.errors import SubmissionError
 from compressai_gen.eval import tables
 from compressai_gen.eval.plots import plottable, rate_plot, render_plot
 from compressai_gen.eval.store import PROTOCOL_VERSION
-from compressai_gen.eval.typeset import anchor_names
+from compressai_gen.eval.typeset import LEFT_OUT, anchor_names
 from compressai_gen.files import escape_markdown, file_name, markdown_table, replacing, write_table
 from compressai_gen.leaderboard.submission import Submission, read_submission
 from compressai_gen.leaderboard.verify import Record, read_record, record_path
@@ -31,7 +31,7 @@ NOTE = (
     "BD-rates are in percent of the bits of the anchor at equal figures, with 95 % intervals over the images: negative "
     f"is fewer bits. *: the curves share less than {MIN_OVERLAP:.0%} of their range. Empty: not defined. Figures and "
     "decoding times of submissions were measured when they were accepted; encoding times are the sender's. Published "
-    "figures are quoted from papers and not verified."
+    f"figures are quoted from papers and not verified. {LEFT_OUT}"
 )
 _DELTA_COLUMNS = ["bd_rate_percent", "low", "high", "overlap"]
 
@@ -41,7 +41,14 @@ class _Entry(NamedTuple):
     record: Record
 
 
-def rank(folder: Path, output: Path, dataset: str = "kodak", anchor: str | None = None, by: str = "lpips") -> str:
+def rank(
+    folder: Path,
+    output: Path,
+    dataset: str = "kodak",
+    anchor: str | None = None,
+    by: str = "lpips",
+    all_published: bool = False,
+) -> str:
     """Write ``leaderboard.csv``, ``points.csv``, ``leaderboard.md`` and ``leaderboard.html``.
 
     Args:
@@ -50,6 +57,7 @@ def rank(folder: Path, output: Path, dataset: str = "kodak", anchor: str | None 
         dataset: submissions of others are left out, and so are those that are not accepted; both are told.
         anchor: a submission or published curve; by default as in the evaluation.
         by: the metric whose BD-rate gives the order.
+        all_published: rank also published curves that share little with the anchor or that newer ones replace.
 
     Returns:
         What ``leaderboard.md`` says.
@@ -65,6 +73,8 @@ def rank(folder: Path, output: Path, dataset: str = "kodak", anchor: str | None 
     if anchor is not None and not tables.curves_called(summary["codec"], anchor):
         raise SubmissionError(f"no anchor {anchor!r}; there are {', '.join(summary['codec'].unique())}")
     deltas = tables.bd_rates(summary, images, list(entries), anchor)
+    if not all_published:
+        deltas = tables.notable(deltas, summary)
     standings = _standings(summary, deltas, by)
     anchors = anchor_names(deltas) or "none: there is one curve only"
     page = _page(entries, dataset, standings, anchors, summary, tables.intervals(images))
@@ -117,6 +127,8 @@ def _with_published(summary: pd.DataFrame, dataset: str) -> pd.DataFrame:
 def _standings(summary: pd.DataFrame, deltas: pd.DataFrame, by: str) -> pd.DataFrame:
     """One row per codec, submissions first, each kind from the lowest BD-rate of a metric up."""
     table = summary.groupby(["codec", "source"], sort=False)[["encode_s", "decode_s"]].mean().reset_index()
+    table = table[(table["source"] == "measured") | table["codec"].isin([*deltas["codec"], *deltas["anchor"]])]
+    table = table.reset_index(drop=True)
     table["anchor"] = table["codec"].map(deltas.groupby("codec")["anchor"].agg(lambda names: "; ".join(names.unique())))
     anchors = table["codec"].isin(deltas["anchor"])
     for metric in deltas["metric"].unique():

@@ -164,11 +164,23 @@ def test_definitions_are_complete():
 
 
 def test_sets_of_the_published_curves_are_known():
-    counts = {"clic2020": 428, "clic2020-professional": 250, "div2k": 100, "tecnick": 100}
+    counts = {"clic2020": 428, "clic2020-professional": 250, "div2k": 100}
+    counts |= {"clic2020-768": 428, "tecnick-768": 140, "kodak-crop512": 24}
     for name, count in counts.items():
         definition = json.loads((datasets.EVAL_DIR / "datasets" / f"{name}.json").read_text())
         assert definition["count"] == count
         assert not published_curves(name).empty
+
+
+def test_pictures_of_a_cut_set_have_its_size(tmp_path):
+    folder = tmp_path / "kodak-crop512"
+    folder.mkdir()
+    for index in range(24):
+        Image.new("RGB", (512, 512)).save(folder / f"{index}.png")
+    assert load_dataset("kodak-crop512", tmp_path).is_whole
+    Image.new("RGB", (768, 512)).save(folder / "7.png")
+    with pytest.raises(DatasetError, match=r"7\.png has 768x512 pixels, but dataset kodak-crop512 has 512x512"):
+        load_dataset("kodak-crop512", tmp_path)
 
 
 def test_samples_need_no_download():

@@ -114,6 +114,28 @@ def test_bd_rates_against_measured_avif():
     assert published[["low", "high"]].isna().all(axis=None)
 
 
+def test_published_curves_that_say_little_are_left_out():
+    images = pd.concat([_measured(), _measured("avif", gain=-1)])
+    summary = tables.summarize(images)
+    summary = pd.concat([summary, tables.published_summary("kodak", summary)])
+    every = tables.bd_rates(summary, images)
+    kept = tables.notable(every, summary)
+    assert set(kept[kept["codec"] == "mine"]["metric"]) == set(every[every["codec"] == "mine"]["metric"])
+    published = set(kept["codec"]) - {"mine"}
+    assert 3 <= len(published) < len(set(every["codec"]) - {"mine"}) / 2
+    assert {"BPG", "DiffEIC", "VTM [diffeic]"} & set(every["codec"]) - published  # replaced, or of few common rates
+    for codec in published:
+        assert (kept.loc[kept["codec"] == codec, "overlap"] >= 0.5).any()
+    assert kept.equals(tables.notable(kept, summary))
+
+
+def test_luma_ms_ssim_is_not_compared():
+    published = tables.published_summary("kodak", tables.summarize(_measured())).set_index("codec")
+    for codec in ("AEIC-ME", "StableCodec"):
+        assert published.loc[codec, "ms_ssim"].isna().all()
+        assert published.loc[codec, "lpips"].notna().all()
+
+
 def test_anchor_is_published_vtm_then_the_first_baseline():
     images = pd.concat([_measured(), _measured("jpeg", gain=-2)])
     summary = tables.summarize(images)

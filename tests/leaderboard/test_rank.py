@@ -104,6 +104,7 @@ def test_published_curves_are_told_apart(board, monkeypatch, tmp_path):
             for i in range(4)
         ]
     (tmp_path / "published_curves.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "published_codecs.csv").write_text("codec,family,since\n")
     monkeypatch.setattr(published, "EVAL_DIR", tmp_path)
     assert _rank(board) == 0
     assert set(pd.read_csv(board / "leaderboard.csv")["source"]) == {"measured"}  # 'pictures' may be anyone's folder
@@ -117,6 +118,10 @@ def test_published_curves_are_told_apart(board, monkeypatch, tmp_path):
     assert table.loc["webp", "anchor"] == "Other [paper]"  # of both, the one that shares more of the range
     assert table.loc["Sole", "anchor"] == "Other [paper]; Other [blog]"  # only the latter has the other metric
     assert "Anchor: Other \\[paper\\] or Other \\[blog\\]. " in (tmp_path / "out" / "leaderboard.md").read_text()
+    assert _rank(board, "--anchor", "webp", "--output", str(tmp_path / "far")) == 0
+    assert set(pd.read_csv(tmp_path / "far" / "leaderboard.csv")["codec"]) == {"webp", "jpeg", "Sole"}
+    assert _rank(board, "--anchor", "webp", "--all-published", "--output", str(tmp_path / "far")) == 0
+    assert set(pd.read_csv(tmp_path / "far" / "leaderboard.csv")["codec"]) == {"webp", "jpeg", *others}
     before, mark, after = (tmp_path / "out" / "leaderboard.html").read_text().partition("Published by others")
     assert mark
     for codec in others:
