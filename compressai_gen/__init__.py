@@ -1,15 +1,32 @@
-"""Generative image compression for CompressAI; importing this registers the codecs with CompressAI."""
+"""Generative image compression for CompressAI; importing this registers the codecs with CompressAI.
 
-from compressai_gen._compressai import image_models, model_architectures
+The import is light: encoding, decoding, models and the zoo, and PyTorch with them, are loaded when they are first used.
+"""
 
-# isort: split
+from __future__ import annotations
 
-from compressai_gen import models, zoo
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from compressai_gen import _compressai
 from compressai_gen._version import __version__
-from compressai_gen.coding import decode, encode
+
+if TYPE_CHECKING:
+    from compressai_gen import models, zoo
+    from compressai_gen.coding import decode, encode
 
 __all__ = ["__version__", "decode", "encode", "models", "zoo"]
 
-# CompressAI's tools find models in these two dictionaries; its registry knows them by @register_model.
-image_models.update(zoo.MODELS)
-model_architectures.update(zoo.ARCHITECTURES, hific=models.HiFiC)
+_compressai.register_with_compressai()
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("decode", "encode"):
+        return getattr(importlib.import_module("compressai_gen.coding"), name)
+    if name in ("models", "zoo"):
+        return importlib.import_module(f"compressai_gen.{name}")
+    raise AttributeError(f"module 'compressai_gen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,10 +6,12 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from compressai_gen.errors import CompressaiGenError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["exit_status", "prepare_torch"]
 
@@ -22,6 +24,8 @@ def prepare_torch(device: str, threads: int | None) -> torch.device:
     Raises:
         CompressaiGenError: the number is under 1, or the device cannot be used here.
     """
+    import torch  # here, as programs ask for help and end without it
+
     if threads is not None:
         if threads < 1:
             raise CompressaiGenError(f"--threads is {threads}; at least one is needed")

@@ -1,7 +1,10 @@
 """The codecs, one paper a file, and the baseline HiFiC; importing this package registers them with CompressAI."""
 
+from compressai_gen._compressai import register_with_compressai
 from compressai_gen.models.cgdm import CGDM
 from compressai_gen.models.hific import HiFiC
 from compressai_gen.models.mridc import MRIDC
 
 __all__ = ["CGDM", "MRIDC", "HiFiC"]
+
+register_with_compressai()

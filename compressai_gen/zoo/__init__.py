@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from compressai.zoo import image_models
+from compressai.zoo.image import model_architectures
+
 from compressai_gen.errors import ZooError
-from compressai_gen.models import CGDM, MRIDC
+from compressai_gen.models import CGDM, MRIDC, HiFiC
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.zoo.manifest import fingerprint, load_weights, model_config
 
@@ -49,6 +52,10 @@ def mridc(
 
 MODELS = {"cgdm": cgdm, "mridc": mridc}
 """Zoo function of each model by name."""
+
+# CompressAI's tools find models in these two dictionaries; its registry knows them by @register_model.
+image_models.update(MODELS)
+model_architectures.update(ARCHITECTURES, hific=HiFiC)
 
 
 def _load(name: str, quality: int, metric: str, pretrained: bool, config: dict[str, Any]) -> GenerativeCodec:
