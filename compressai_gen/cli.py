@@ -115,7 +115,7 @@ def _encode(args: argparse.Namespace) -> None:
 
     def one(source: str) -> bytes:
         return encode(
-            BytesIO(sys.stdin.buffer.read()) if source == STANDARD else source,
+            _standard_input() if source == STANDARD else source,
             args.model,
             args.quality,
             target_bpp=args.target_bpp,
@@ -276,6 +276,12 @@ def _read(source: str) -> bytes:
         return sys.stdin.buffer.read() if source == STANDARD else Path(source).read_bytes()
     except OSError as error:
         raise CompressaiGenError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _standard_input() -> BytesIO:
+    file = BytesIO(_read(STANDARD))
+    file.name = "standard input"  # which errors call it
+    return file
 
 
 def _write(data: bytes, target: str) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from compressai_gen import zoo
 from compressai_gen.cgen import FINGERPRINT_BYTES, CgenFile, check_size
-from compressai_gen.data.images import read_image, rgb_tensor, to_pil
+from compressai_gen.data.images import array_tensor, read_image, rgb_tensor, to_pil
 from compressai_gen.entropy.container import HEADER_BYTES, quality_of
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 from compressai_gen.models.base import GenerativeCodec
@@ -25,16 +28,22 @@ MAX_PIXELS = 16384 * 16384
 
 DEFAULT_QUALITY = 3
 
+Buffer: TypeAlias = bytes | bytearray | memoryview
+PictureSource: TypeAlias = str | os.PathLike | BinaryIO | Buffer | Image.Image | Tensor | np.ndarray
+"""What :func:`load_picture` takes."""
+FileSource: TypeAlias = str | os.PathLike | BinaryIO | Buffer
+"""What :func:`decode` takes."""
+
 
 def encode(
-    image: str | Path | BinaryIO | Image.Image | Tensor,
+    image: PictureSource,
     model: str = "cgdm",
     quality: int | None = None,
     *,
     target_bpp: float | None = None,
     target_bytes: int | None = None,
     online_steps: int = 0,
-    roi: str | Path | BinaryIO | Image.Image | Tensor | None = None,
+    roi: PictureSource | None = None,
     seed: int | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -42,8 +51,8 @@ def encode(
     """Compresses a picture.
 
     Args:
-        image: a file, a Pillow image, or a uint8 tensor (3, H, W); files and Pillow images are converted as
-            :func:`load_picture` says.
+        image: a path, an open file or the bytes of one, a Pillow image, a NumPy array (H, W, 3), or a uint8 tensor
+            (3, H, W); see :func:`load_picture`.
         model: ``cgdm`` or ``mridc``.
         quality: 1 (fewest bits) to 5; 3 without a target.
         target_bpp, target_bytes: in place of a quality, the largest file that is wanted, in bits per pixel or bytes:
@@ -112,7 +121,7 @@ def _highest_within(limit: float, file_of: Any, n_qualities: int) -> tuple[int, 
 
 
 def decode(
-    data: bytes,
+    data: FileSource,
     *,
     steps: int | None = None,
     seed: int | None = None,
@@ -122,7 +131,7 @@ def decode(
     """Decompresses a ``.cgen`` file.
 
     Args:
-        data: the file.
+        data: the bytes of the file, its path, or the open file.
         steps: of the sampler: 0 for the base picture, or 1, 2, 4, 8; the model's default if none are given.
         seed: of the noise, in place of the file's.
         device: where the model runs.
@@ -135,7 +144,7 @@ def decode(
         BitstreamError: the file is truncated, damaged, of another format, or needs weights that are not here.
         CodecError: steps or seed are impossible.
     """
-    file = CgenFile.from_bytes(data)
+    file = CgenFile.from_bytes(_file_bytes(data))
     height, width = file.size
     if height * width > max_pixels:
         raise BitstreamError(
@@ -146,11 +155,11 @@ def decode(
     return to_pil(x_hat[0].mul_(255).round_().to(torch.uint8))
 
 
-def describe(data: bytes, streams: bool = False) -> dict[str, Any]:
+def describe(data: FileSource, streams: bool = False) -> dict[str, Any]:
     """Tells what a ``.cgen`` file says of itself.
 
     Args:
-        data: the file.
+        data: as for :func:`decode`.
         streams: also decode its symbols, to tell how many bytes each kind takes.
 
     Returns:
@@ -160,6 +169,7 @@ def describe(data: bytes, streams: bool = False) -> dict[str, Any]:
     Raises:
         BitstreamError: as :func:`decode`; unknown weights are an error only where symbols are asked for.
     """
+    data = _file_bytes(data)
     file = CgenFile.from_bytes(data)
     height, width = file.size
     described: dict[str, Any] = {
@@ -182,11 +192,28 @@ def describe(data: bytes, streams: bool = False) -> dict[str, Any]:
     return described
 
 
-def load_picture(image: str | Path | BinaryIO | Image.Image | Tensor) -> Tensor:
+def _file_bytes(data: FileSource) -> bytes:
+    if isinstance(data, Buffer):
+        return bytes(data)
+    try:
+        if isinstance(data, str | os.PathLike):
+            return Path(data).read_bytes()
+        if callable(getattr(data, "read", None)) and isinstance(read := data.read(), bytes):
+            return read
+    except (OSError, ValueError) as error:  # a closed file is a ValueError
+        raise BitstreamError(f"{data} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    raise BitstreamError(
+        f"a .cgen file is given by its bytes, its path, or as a file opened with 'rb', not as {type(data).__name__}"
+    )
+
+
+def load_picture(image: PictureSource) -> Tensor:
     """Returns any picture as a uint8 tensor (3, H, W) in sRGB.
 
-    Files and Pillow images are turned upright as their EXIF orientation says and converted from their ICC profile;
-    transparent pixels are laid over white, 16-bit samples lose their low byte. Tensors are taken as they are.
+    Files (by path, open, or as bytes) and Pillow images are turned upright as their EXIF orientation says and converted
+    from their ICC profile; transparent pixels are laid over white, 16-bit samples lose their low byte. NumPy arrays are
+    (H, W), (H, W, 3) or (H, W, 4), in the order of colours that Pillow has, red first, of uint8 or uint16. Tensors
+    are taken as they are.
 
     Raises:
         ImageError: it is no picture, or a file with more than :data:`MAX_PIXELS`.
@@ -197,6 +224,10 @@ def load_picture(image: str | Path | BinaryIO | Image.Image | Tensor) -> Tensor:
         return image
     if isinstance(image, Image.Image):
         return rgb_tensor(image, to_srgb=True)
+    if isinstance(image, np.ndarray):
+        return array_tensor(image)
+    if isinstance(image, Buffer):
+        image = BytesIO(image)
     return read_image(image, to_srgb=True, max_pixels=MAX_PIXELS)
 
 

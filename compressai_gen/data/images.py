@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +19,21 @@ from torch import Tensor
 
 from compressai_gen.errors import ImageError
 
-__all__ = ["IMAGE_SUFFIXES", "list_images", "pixel_hash", "read_image", "rgb_tensor", "to_pil", "write_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "array_tensor",
+    "list_images",
+    "pixel_hash",
+    "read_image",
+    "rgb_tensor",
+    "to_pil",
+    "write_image",
+]
 
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def read_image(source: str | Path | BinaryIO, to_srgb: bool = False, max_pixels: int | None = None) -> Tensor:
+def read_image(source: str | os.PathLike | BinaryIO, to_srgb: bool = False, max_pixels: int | None = None) -> Tensor:
     """Read an image file as RGB.
 
     The picture is turned as its EXIF orientation says. 16-bit samples are reduced to their high byte, grey is repeated
@@ -42,13 +52,12 @@ def read_image(source: str | Path | BinaryIO, to_srgb: bool = False, max_pixels:
         ImageError: the file is missing, is not an image, is damaged, too large, or holds 32-bit samples of unknown
             range.
     """
-    name = source if isinstance(source, str | Path) else getattr(source, "name", "standard input")
-    if isinstance(source, str | Path):
+    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "the picture that was given")
+    if isinstance(source, str | os.PathLike):
         source = Path(source)
-        if not source.is_file():
-            raise ImageError(f"{name}: no such file")
-        if source.stat().st_size == 0:
-            raise ImageError(f"{name}: the file is empty")
+        _check_file(source)
+    elif not callable(getattr(source, "read", None)):
+        raise ImageError(f"a picture cannot be a {type(source).__name__}: give a path, an open file or pixels")
     try:
         with _pixel_limit(max_pixels), Image.open(source, formats=_formats()) as file:
             return rgb_tensor(file, to_srgb)
@@ -59,6 +68,16 @@ def read_image(source: str | Path | BinaryIO, to_srgb: bool = False, max_pixels:
     # Pillow's format readers raise errors of many kinds on damaged files; to the user they all mean the same.
     except Exception as error:
         raise ImageError(f"{name}: not a readable image ({error})") from error
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if not path.is_file():
+            raise ImageError(f"{path}: {'a folder, not a picture' if path.is_dir() else 'no such file'}")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty")
+    except (OSError, ValueError) as error:  # no right to look, a name with a zero byte
+        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _formats() -> list[str]:
@@ -97,6 +116,30 @@ def rgb_tensor(image: Image.Image, to_srgb: bool = False) -> Tensor:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def array_tensor(array: np.ndarray) -> Tensor:
+    """Return a NumPy array as a uint8 tensor (3, H, W).
+
+    Args:
+        array: uint8, or uint16, of which the high byte is kept; (H, W) or (H, W, 1) is grey, (H, W, 3) red, green and
+            blue, as Pillow has them, (H, W, 4) has opacity, too, and is laid over white. The order (3, H, W) of
+            PyTorch is taken where it can be nothing else.
+
+    Raises:
+        ImageError: it is of another type or shape.
+    """
+    wide = array.dtype.kind == "u" and array.dtype.itemsize == 2
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    pixels = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if not fits or not pixels.size or not (wide or array.dtype == np.uint8):
+        raise ImageError(
+            f"a picture is an array (H, W, 3) of uint8, 0 to 255, not {array.shape} of {array.dtype}"
+            + (": multiply by 255, round and convert" if fits and array.dtype.kind == "f" else "")
+        )
+    return rgb_tensor(Image.fromarray(np.ascontiguousarray(pixels >> 8 if wide else pixels, dtype=np.uint8)))
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

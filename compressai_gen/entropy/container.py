@@ -68,7 +68,10 @@ def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
     Raises:
         BitstreamError: the stream is another codec's, truncated or damaged, or of an image of another size.
     """
-    if not isinstance(data, bytes) or len(data) < HEADER_BYTES:
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise BitstreamError(f"a {codec} stream is bytes, not {type(data).__name__}")
+    data = bytes(data)
+    if len(data) < HEADER_BYTES:
         raise BitstreamError(f"not a {codec} stream: shorter than its {HEADER_BYTES}-byte header; get the file again")
     if CODECS.get(data[0]) != codec:
         maker = CODECS.get(data[0])

@@ -10,7 +10,7 @@ from PIL import Image
 import compressai_gen
 from compressai_gen import zoo
 from compressai_gen.cgen import CgenFile
-from compressai_gen.coding import describe
+from compressai_gen.coding import describe, load_picture
 from compressai_gen.data import load_dataset
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 
@@ -52,6 +52,78 @@ def test_pillow_images_files_and_tensors_are_the_same(tmp_path, picture):
     image.save(tmp_path / "x.png")
     files = [compressai_gen.encode(source, "mridc", 1) for source in (picture, image, tmp_path / "x.png")]
     assert files[0] == files[1] == files[2]
+
+
+def test_all_forms_of_a_picture_are_the_same(tmp_path, picture):
+    array = picture.permute(1, 2, 0).numpy()
+    Image.fromarray(array).save(tmp_path / "x.png")
+    data = (tmp_path / "x.png").read_bytes()
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    opened = (tmp_path / "x.png").open("rb")
+    forms = [
+        *(str(tmp_path / "x.png"), opened, data, bytearray(data), memoryview(data), array, frozen, picture.numpy()),
+        *(array[..., ::-1].copy()[..., ::-1], array.astype(np.uint16) * 257, (array.astype(">u2") * 257)),
+        np.dstack([array, np.full(array.shape[:2], 255, np.uint8)]),
+    ]
+    for form in forms:
+        assert torch.equal(load_picture(form), picture)
+    opened.close()
+    grey = load_picture(array[..., 0])
+    assert torch.equal(grey, picture[:1].expand(3, -1, -1))
+    assert torch.equal(load_picture(array[..., :1]), grey)
+    assert compressai_gen.encode(array, "mridc", 1) == compressai_gen.encode(picture, "mridc", 1)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(3, 4, 4), "uint8 tensor"),
+        (torch.zeros(1, 4, 4, dtype=torch.uint8), "uint8 tensor"),
+        (np.zeros((4, 4, 3)), r"uint8, 0 to 255, not \(4, 4, 3\) of float64: multiply by 255"),
+        (np.zeros((4, 4, 3), np.int64), "of int64$"),
+        (np.zeros((4, 4, 2), np.uint8), r"not \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"not \(0, 4, 3\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"not \(1, 4, 4, 3\)"),
+        (None, "cannot be a NoneType"),
+        ([[1, 2]], "cannot be a list"),
+        (b"no picture", "the picture that was given: not a readable image"),
+        (".", r"\.: a folder"),
+        ("a\0b", "no such file|null byte"),
+    ],
+)
+def test_what_is_no_picture_is_told(image, message):
+    with pytest.raises(ImageError, match=message):
+        compressai_gen.encode(image)
+
+
+def test_all_forms_of_a_file_are_the_same(tmp_path, file):
+    (tmp_path / "x.cgen").write_bytes(file)
+    expected = compressai_gen.decode(file, steps=0).tobytes()
+    with (tmp_path / "x.cgen").open("rb") as opened:
+        forms = [tmp_path / "x.cgen", str(tmp_path / "x.cgen"), bytearray(file), memoryview(file), opened]
+        assert all(compressai_gen.decode(form, steps=0).tobytes() == expected for form in forms)
+    assert describe(tmp_path / "x.cgen") == describe(bytearray(file)) == describe(file)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(None, "not as NoneType"), (7, "not as int"), ("gone.cgen", "gone.cgen cannot be read: No such file")],
+)
+def test_what_is_no_file_is_told(data, message):
+    for read in (compressai_gen.decode, describe):
+        with pytest.raises(BitstreamError, match=message):
+            read(data)
+
+
+def test_streams_may_be_any_bytes(file):
+    parsed = CgenFile.from_bytes(file)
+    model = zoo.MODELS[parsed.model](quality=2)
+    expected = model.decompress([[parsed.stream]], parsed.size, steps=0)["x_hat"]
+    for form in (bytearray, memoryview):
+        assert torch.equal(model.decompress([[form(parsed.stream)]], parsed.size, steps=0)["x_hat"], expected)
+    with pytest.raises(BitstreamError, match=f"a {parsed.model} stream is bytes, not int"):
+        model.decompress([[7]], parsed.size)
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (3, 1, 70), (3, 65, 2)])
@@ -109,12 +181,6 @@ def test_bits_go_where_the_region_of_interest_is(picture, tmp_path):
 def test_impossible_requests_are_told(picture, arguments, message):
     with pytest.raises(CodecError, match=message):
         compressai_gen.encode(picture, **arguments)
-
-
-@pytest.mark.parametrize("picture", [torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8)])
-def test_what_is_no_picture_is_told(picture):
-    with pytest.raises(ImageError, match="uint8"):
-        compressai_gen.encode(picture)
 
 
 def test_other_weights_are_refused_and_named(file):

@@ -63,5 +63,5 @@ def test_other_files_are_an_unknown_format(codec):
 
 
 def test_text_is_not_a_stream(codec):
-    with pytest.raises(BitstreamError, match="header"):
+    with pytest.raises(BitstreamError, match="is bytes, not str"):
         unpack(codec, "a stream", SIZE)
