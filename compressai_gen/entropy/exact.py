@@ -9,8 +9,11 @@ boundaries shifted to another *phase*, which the stream's header states. The gua
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from compressai.ans import BufferedRansEncoder, RansDecoder
@@ -25,6 +28,7 @@ __all__ = [
     "ExactGaussianConditional",
     "Snap",
     "encode_at_safe_phase",
+    "float64_twin",
     "in_float64",
 ]
 
@@ -78,17 +82,52 @@ def encode_at_safe_phase(encode: Callable[[Snap], T]) -> tuple[int, T]:
     raise RuntimeError("no phase is safe: the network's outputs are not finite or not continuous")
 
 
-def in_float64(module: nn.Module, *inputs: Tensor | None) -> Tensor:
-    """Evaluates ``module`` with float64 weights on float64 inputs, whatever autocast says."""
-    state = {
-        name: tensor.double() if tensor.is_floating_point() else tensor
-        for name, tensor in (*module.named_parameters(), *module.named_buffers())
-    }
-    device_type = next(iter(state.values())).device.type
-    with torch.no_grad(), torch.autocast(device_type, enabled=False):
-        return torch.func.functional_call(
-            module, state, tuple(x.double() if torch.is_tensor(x) and x.is_floating_point() else x for x in inputs)
+class _Twin(NamedTuple):
+    """A float64 copy of a module, and what the module's tensors were when it was made."""
+
+    module: nn.Module
+    sources: list[Tensor]
+
+    def is_of(self, module: nn.Module) -> bool:
+        """Says whether the module's tensors are still the same, by value: not every change of them is counted."""
+        tensors = _tensors(module)
+        return len(tensors) == len(self.sources) and all(
+            a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+            for a, b in zip(tensors, self.sources, strict=True)
         )
+
+
+_twins: WeakKeyDictionary[nn.Module, _Twin] = WeakKeyDictionary()
+_twins_lock = threading.Lock()
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def float64_twin(module: nn.Module) -> nn.Module:
+    """Returns a float64 copy of a module, for :func:`in_float64`.
+
+    It is made once and again only after the module's weights have changed; threads share it. The module itself, what
+    it pickles and its state know nothing of it.
+    """
+    with _twins_lock:
+        twin = _twins.get(module)
+        if twin is None or not twin.is_of(module):
+            # Tensors made in inference mode could never be trained on, and twins outlive the call that makes them.
+            with torch.inference_mode(False), torch.no_grad():
+                sources = [tensor.detach().clone() for tensor in _tensors(module)]
+                twin = _Twin(copy.deepcopy(module).double().requires_grad_(False).eval(), sources)
+                twin.module.zero_grad()
+            _twins[module] = twin
+        return twin.module
+
+
+def in_float64(twin: nn.Module, *inputs: Tensor | None) -> Tensor:
+    """Evaluates a float64 module, such as :func:`float64_twin` returns, on float64 inputs, whatever autocast says."""
+    devices = {x.device.type for x in inputs if torch.is_tensor(x)}
+    with torch.no_grad(), torch.autocast(devices.pop(), enabled=False):
+        return twin(*(x.double() if torch.is_tensor(x) and x.is_floating_point() else x for x in inputs))
 
 
 def _expand_tables(model: EntropyBottleneck | GaussianConditional, source: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,13 @@ from compressai.layers import CheckerboardMaskedConv2d
 from compressai.models.base import get_scale_table
 from torch import Tensor, nn
 
-from compressai_gen.entropy.exact import ExactEntropyBottleneck, ExactGaussianConditional, Snap, in_float64
+from compressai_gen.entropy.exact import (
+    ExactEntropyBottleneck,
+    ExactGaussianConditional,
+    Snap,
+    float64_twin,
+    in_float64,
+)
 from compressai_gen.entropy.rans import flat_list, tables
 from compressai_gen.layers.transforms import QualityModulation
 from compressai_gen.layers.windows import windowed
@@ -90,7 +97,7 @@ class _GroupParameters(nn.Module):
     def at(
         self, rows: Tensor, columns: Tensor, hyper: Tensor, earlier: Tensor | None, anchors: Tensor | None
     ) -> Tensor:
-        """What :meth:`forward` gives of one image at P positions, in float64: (P, 2 * channels).
+        """What :meth:`forward` of a float64 twin gives of one image at P positions: (P, 2 * channels).
 
         Each pass needs half of the positions, and of the anchors' kernel half of the taps.
 
@@ -100,24 +107,33 @@ class _GroupParameters(nn.Module):
             earlier, anchors: (h + 4, w + 4, C), with a border of zeros.
         """
         parts = [hyper[rows, columns]]
-        parts.append(torch.zeros_like(parts[0]) if anchors is None else _conv_at(self.anchors, anchors, rows, columns))
+        parts.append(torch.zeros_like(parts[0]) if anchors is None else self._sparse[0](anchors, rows, columns))
         if self.earlier is not None:
-            parts.append(_conv_at(self.earlier, earlier, rows, columns))
+            parts.append(self._sparse[1](earlier, rows, columns))
         h = torch.cat(parts, dim=1)
         for layer in self.fuse:
-            pointwise = isinstance(layer, nn.Conv2d)
-            h = F.linear(h, layer.weight.double().flatten(1), layer.bias.double()) if pointwise else layer(h)
+            h = F.linear(h, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(h)
         return h
 
+    @cached_property
+    def _sparse(self) -> list[_SparseConv]:
+        """Of a twin, whose weights never change."""
+        return [_SparseConv(conv) for conv in (self.anchors, self.earlier) if conv is not None]
 
-def _conv_at(conv: nn.Conv2d, field: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """A convolution (P, out) at some positions of a field (h + 4, w + 4, in), in float64."""
-    weight = conv.weight.double()
-    mask = conv.mask[0, 0] if isinstance(conv, CheckerboardMaskedConv2d) else torch.ones(conv.kernel_size)
-    taps, offset = mask.nonzero().tolist(), _BORDER - conv.padding[0]
-    patches = torch.cat([field[rows + (offset + i), columns + (offset + j)] for i, j in taps], dim=1)
-    kernel = torch.cat([weight[:, :, i, j] for i, j in taps], dim=1)
-    return F.linear(patches, kernel, conv.bias.double())
+
+class _SparseConv:
+    """A convolution (P, out) at P positions of a field (h + 4, w + 4, in)."""
+
+    def __init__(self, conv: nn.Conv2d):
+        mask = conv.mask[0, 0] if isinstance(conv, CheckerboardMaskedConv2d) else torch.ones(conv.kernel_size)
+        taps, offset = mask.nonzero().tolist(), _BORDER - conv.padding[0]
+        self._offsets = [(offset + i, offset + j) for i, j in taps]
+        self._kernel = torch.cat([conv.weight[:, :, i, j] for i, j in taps], dim=1)
+        self._bias = conv.bias
+
+    def __call__(self, field: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        patches = torch.cat([field[rows + i, columns + j] for i, j in self._offsets], dim=1)
+        return F.linear(patches, self._kernel, self._bias)
 
 
 class CheckerboardHyperprior(LatentCodec):
@@ -285,13 +301,14 @@ class CheckerboardHyperprior(LatentCodec):
         log_gain = self.log_gain[quality].double()
         norm = (self.log_std.double() + log_gain).exp()
         height, width = shape or y.shape[-2:]
-        hyper = windowed(lambda z: in_float64(self.h_s, z, quality[None]), [z_hat], [1], _WINDOW, _REACH)
+        h_s, parameters_of = float64_twin(self.h_s), float64_twin(self.parameters_of)
+        hyper = windowed(lambda z: in_float64(h_s, z, quality[None]), [z_hat], [1], _WINDOW, _REACH)
         hyper = hyper[0].permute(1, 2, 0).contiguous()
         anchor = _anchor_mask(hyper[..., 0])
         done = hyper.new_zeros(height + 2 * _BORDER, width + 2 * _BORDER, len(norm))
         inside = done[_BORDER : _BORDER + height, _BORDER : _BORDER + width]
         with torch.autocast(done.device.type, enabled=False):
-            for parameters, row in zip(self.parameters_of, _group_slices(self.groups), strict=True):
+            for parameters, row in zip(parameters_of, _group_slices(self.groups), strict=True):
                 for is_anchor in (True, False):
                     rows, columns = (anchor if is_anchor else ~anchor).nonzero(as_tuple=True)
                     earlier, anchors = done[..., : row.start], None if is_anchor else done[..., row]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["MaskPredictor", "TokenPredictor"]
+
+T = TypeVar("T")
 
 
 class _WindowAttention(nn.Module):
@@ -28,21 +33,35 @@ class _WindowAttention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Maps (N, H, W, C) to the same shape."""
         n, height, width, channels = h.shape
-        places, inside, back = (t.to(h.device) for t in _plan(height, width, self.window, self.shift))
-        qkv = self.qkv(h).flatten(1, 2)[:, places].reshape(-1, *inside.shape[1:], 3, self.heads, channels // self.heads)
+        places, inside, back = _plan(height, width, self.window, self.shift, h.device)
+        qkv = self.qkv(h).flatten(1, 2)[:, places]
+        qkv = qkv.reshape(-1, self.window**2, 3, self.heads, channels // self.heads)
         qkv = qkv.permute(2, 0, 3, 1, 4)
         (q, k), v = _rotate(qkv[:2], self.window), qkv[2]
-        keys = None if inside.all() else inside[:, None, None].repeat(n, 1, 1, 1)
+        keys = None if inside is None else inside[:, None, None].repeat(n, 1, 1, 1)
         h = _attend(q, k, v, keys).transpose(1, 2).reshape(n, -1, channels)[:, back]
         return self.out(h).unflatten(1, (height, width))
 
 
-def _plan(height: int, width: int, size: int, shift: int) -> tuple[Tensor, Tensor, Tensor]:
+def _kept(make: Callable[..., T]) -> Callable[..., T]:
+    """Keeps what was made of the last few arguments: tensors that serve all threads, and training too."""
+
+    @functools.lru_cache(maxsize=64)
+    @functools.wraps(make)
+    def keeping(*args: Any) -> T:
+        with torch.inference_mode(False):
+            return make(*args)
+
+    return keeping
+
+
+@_kept
+def _plan(height: int, width: int, size: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
     """Cuts a grid into windows of SxS positions that begin ``shift`` positions before its corner.
 
     Returns:
         the position at each place of the windows (W * S * S,), any where the grid has none; which places are inside the
-        grid (W, S * S), some of each window; and the place of each position (height * width,).
+        grid (W, S * S), some of each window, or None where all are; and the place of each position (height * width,).
     """
     rows, columns = (torch.arange(-shift, -(-(length + shift) // size) * size - shift) for length in (height, width))
 
@@ -53,7 +72,7 @@ def _plan(height: int, width: int, size: int, shift: int) -> tuple[Tensor, Tenso
     places = cut(rows.clamp(0, height - 1)[:, None] * width + columns.clamp(0, width - 1)).flatten()
     back = torch.empty(height * width, dtype=torch.int64)
     back[places[inside.flatten()]] = inside.flatten().nonzero()[:, 0]
-    return places, inside, back
+    return places.to(device), None if inside.all() else inside.to(device), back.to(device)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
@@ -66,13 +85,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
 
 def _rotate(x: Tensor, size: int) -> Tensor:
     """Turns pairs of channels of x (..., S * S, C) by the row, and others by the column, of a place in its window."""
-    frequencies = 2.0 ** -torch.arange(x.shape[-1] // 4, device=x.device, dtype=torch.float64)
-    angle = torch.arange(size, device=x.device, dtype=torch.float64)[:, None] * frequencies
-    rows, columns = angle[:, None].expand(-1, size, -1), angle[None].expand(size, -1, -1)
-    angles = torch.cat((rows, columns), dim=-1).flatten(0, 1)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = _rotation(size, x.shape[-1], x.dtype, x.device)
     a, b = x.chunk(2, dim=-1)
     return torch.cat(((a * cos).addcmul_(b, sin, value=-1), (a * sin).addcmul_(b, cos)), dim=-1)
+
+
+@_kept
+def _rotation(size: int, channels: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (S * S, C / 2) of each place's angles."""
+    frequencies = 2.0 ** -torch.arange(channels // 4, device=device, dtype=torch.float64)
+    angle = torch.arange(size, device=device, dtype=torch.float64)[:, None] * frequencies
+    rows, columns = angle[:, None].expand(-1, size, -1), angle[None].expand(size, -1, -1)
+    angles = torch.cat((rows, columns), dim=-1).flatten(0, 1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 class _DepthwiseConv(nn.Conv2d):

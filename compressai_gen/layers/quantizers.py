@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.register_buffer("codebooks", torch.zeros(levels, entries, channels))
         self.register_buffer("counts", torch.ones(levels, entries), persistent=False)
         self.register_buffer("sums", torch.zeros(levels, entries, channels), persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, _: module._restart_averages())
+        self.register_load_state_dict_post_hook(_restart_averages)
 
     @property
     def levels(self) -> int:
@@ -44,11 +46,6 @@ class ResidualVectorQuantizer(nn.Module):
         self.codebooks.copy_(codebooks)
         self.counts.copy_(counts)
         self.sums.copy_(codebooks * counts[..., None])
-
-    @torch.no_grad()
-    def _restart_averages(self) -> None:
-        """Lets the averages, which no checkpoint holds, start from the codebooks: training goes on where it was."""
-        self.sums.copy_(self.codebooks * self.counts[..., None])
 
     def forward(self, y: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Quantizes ``y``.
@@ -126,3 +123,12 @@ class ResidualVectorQuantizer(nn.Module):
             self.counts[level][dead] = self.counts[level].mean()
             self.sums[level][dead] = fresh * self.counts[level][dead][:, None]
         self.codebooks[level] = self.sums[level] / self.counts[level][:, None].clamp_min(1e-6)
+
+
+@torch.no_grad()
+def _restart_averages(quantizer: ResidualVectorQuantizer, _: Any) -> None:
+    """Lets the averages, which no checkpoint holds, start from the codebooks: training goes on where it was.
+
+    A function of the module, as a hook that is none could not be pickled.
+    """
+    quantizer.sums.copy_(quantizer.codebooks * quantizer.counts[..., None])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compressai_gen.diffusion.denoiser import to_sample
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled, to_residual
-from compressai_gen.entropy.exact import Snap, in_float64
+from compressai_gen.entropy.exact import Snap, float64_twin, in_float64
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, frequencies
 from compressai_gen.errors import CodecError, ImageError
@@ -415,21 +415,23 @@ class MRIDC(GenerativeCodec):
     def _walk(self, levels: Tensor, snap: Snap, code: TokenCoder, tokens: Tensor | None) -> Tensor:
         """Goes through one image's tokens (L, h, w) in coding order; ``code`` turns wanted tokens into coded ones."""
         known = torch.full((self.quantizer.levels, *levels.shape), -1, device=levels.device)
+        predictor = float64_twin(self.predictor)
+
+        def features_of(codes: Tensor, known: Tensor, sent: Tensor) -> Tensor:
+            return in_float64(predictor, codes, known, sent).permute(0, 3, 1, 2)
+
         for level, here, _ in self._passes(levels):
             if not here.any():
                 continue
             fields = [self._context(known[None]), (known >= 0).sum(0)[None], levels[None]]
-            features = windowed(self._features, fields, [1, 1, 1], _WINDOW, self.predictor.reach)[0].permute(1, 2, 0)
+            features = windowed(features_of, fields, [1, 1, 1], _WINDOW, predictor.reach)[0].permute(1, 2, 0)
             # In parts, as each token has as many probabilities as there are entries.
             for part in here.nonzero().split(_TOKENS):
                 at = tuple(part.T)
-                logits = in_float64(self.predictor.head(level), features[at])
+                logits = in_float64(predictor.head(level), features[at])
                 coded = code(None if tokens is None else tokens[level][at].cpu(), frequencies(logits, snap))
                 known[level][at] = coded.to(known.device)
         return known
-
-    def _features(self, codes: Tensor, known: Tensor, sent: Tensor) -> Tensor:
-        return in_float64(self.predictor, codes, known, sent).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def _walk_mask(
@@ -439,11 +441,12 @@ class MRIDC(GenerativeCodec):
         groups = coding_groups(*shape).to(quality.device)
         known = torch.full(tuple(shape), -1, device=quality.device)
         budget = self.tokens_per_position[quality][None]
+        predictor = float64_twin(self.mask_predictor)
         for group in range(N_GROUPS):
             here = groups == group
             if not here.any():
                 continue
-            logits = in_float64(self.mask_predictor, known[None], budget)[0][:, here].T
+            logits = in_float64(predictor, known[None], budget)[0][:, here].T
             coded = code(None if densities is None else densities[here].cpu(), frequencies(logits, snap))
             known[here] = coded.to(known.device)
         return known

@@ -12,6 +12,7 @@ from compressai_gen.entropy.exact import (
     ExactGaussianConditional,
     Snap,
     encode_at_safe_phase,
+    float64_twin,
     in_float64,
 )
 
@@ -75,14 +76,14 @@ def test_networks_run_in_float64_whatever_autocast_says():
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.1), nn.Conv2d(8, 4, 1))
     x = torch.randn(1, 3, 6, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = in_float64(module, x)
+        out = in_float64(float64_twin(module), x)
     assert out.dtype == torch.float64
     assert torch.equal(out, module.double()(x.double()))
 
 
 def test_in_float64_leaves_the_module_alone():
     module = nn.Conv2d(3, 8, 3)
-    in_float64(module, torch.randn(1, 3, 6, 6))
+    in_float64(float64_twin(module), torch.randn(1, 3, 6, 6))
     assert module.weight.dtype == torch.float32
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressai_gen.entropy.exact import in_float64
+from compressai_gen.entropy.exact import float64_twin, in_float64
 from compressai_gen.layers import transforms
 from compressai_gen.layers.prediction import TokenPredictor
 from compressai_gen.layers.transforms import BLOCK, AnalysisTransform
@@ -65,7 +65,7 @@ def test_a_token_predictor_looks_no_farther_than_it_says():
     assert predictor.reach - 8 < reach <= predictor.reach
 
     def features(*fields: torch.Tensor) -> torch.Tensor:
-        return in_float64(predictor, *fields).permute(0, 3, 1, 2)
+        return in_float64(float64_twin(predictor), *fields).permute(0, 3, 1, 2)
 
     parts = windowed(features, [codes.detach(), counts, counts], [1, 1, 1], 32, predictor.reach)
-    torch.testing.assert_close(parts.permute(0, 2, 3, 1), in_float64(predictor, codes, counts, counts))
+    torch.testing.assert_close(parts.permute(0, 2, 3, 1), in_float64(float64_twin(predictor), codes, counts, counts))
