@@ -14,15 +14,13 @@ from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
 from compressai_gen.models import CGDM, MRIDC
 
 CODECS = ("cgdm", "mridc")
+NARROW = {"widths": (8, 8, 8), "blocks": (1, 1, 1)}
 TINY_CGDM = {
-    "groups": (8, 8),
-    "hyper_channels": 8,
-    "hyper_width": 16,
-    "widths": (8, 8, 8),
-    "blocks": (1, 1, 1),
-    "decoder_blocks": (1, 1, 1),
-    "denoiser_widths": (8, 8, 16),
-    "syntax_channels": 2,
+    "latent_codec": {"groups": (8, 8), "hyper_channels": 8, "width": 16},
+    "g_a": NARROW,
+    "g_s": NARROW,
+    "restorer": {"denoiser": {"widths": (8, 8, 16)}},
+    "syntax": {"channels": 2},
 }
 
 

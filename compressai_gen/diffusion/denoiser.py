@@ -1,31 +1,17 @@
-"""The conditional denoiser of both codecs: a ``diffusers`` U-Net in the 4x pixel-unshuffled space."""
+"""The conditional denoiser of both codecs: a ``diffusers`` U-Net."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-__all__ = ["FACTOR", "SAMPLE_CHANNELS", "ChannelNorm", "create_denoiser", "guidance_channels", "to_image", "to_sample"]
+from compressai_gen.configuration import register_part
+from compressai_gen.diffusion.guidance import Guidance, guidance_channels
 
-FACTOR = 4
-"""Pixels per side that one position of the sample stands for."""
-
-SAMPLE_CHANNELS = 3 * FACTOR**2
-"""Channels of a sample: an image, unshuffled."""
-
-
-def to_sample(x: Tensor) -> Tensor:
-    """Images (N, 3, H, W) to samples (N, 48, H/4, W/4)."""
-    return F.pixel_unshuffle(x, FACTOR)
-
-
-def to_image(sample: Tensor) -> Tensor:
-    """Samples (N, 48, h, w) to images (N, 3, 4h, 4w)."""
-    return F.pixel_shuffle(sample, FACTOR)
+__all__ = ["ChannelNorm", "UNetDenoiser"]
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -40,20 +26,55 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def create_denoiser(
-    condition_channels: int, widths: Sequence[int], layers: int, n_qualities: int
-) -> UNet2DConditionModel:
-    """Makes a U-Net without attention, for any image size.
+@register_part
+class UNetDenoiser(nn.Module):
+    """A U-Net without attention, for any image size, that sees the base picture beside the noisy sample.
+
+    Any module may stand in its place that is called alike and has its attribute ``guided``.
 
     Args:
-        condition_channels: channels that are stacked onto the noisy sample.
-        widths: channels at 1/4, 1/8 and 1/16 of the image's resolution.
+        widths: channels at each resolution, each half the one before; the first is the sample's.
         layers: residual blocks per resolution on the way down; one more on the way up.
+        sample_channels: channels of the space.
         n_qualities: how many qualities it is told apart by (``class_labels``).
+
+    Attributes:
+        guided: resolution (index into ``widths``) and channels of each tensor that guidance adds to a skip connection,
+            for the guidance that is made for this denoiser.
     """
+
+    def __init__(
+        self, widths: Sequence[int] = (96, 128, 144), layers: int = 1, *, sample_channels: int, n_qualities: int
+    ):
+        super().__init__()
+        self.widths = tuple(widths)
+        self.guided = guidance_channels(widths, layers)
+        self.unet = _unet(widths, layers, sample_channels, n_qualities)
+
+    def forward(self, x: Tensor, t: Tensor, base: Tensor, quality: Tensor, guidance: Guidance | None = None) -> Tensor:
+        """Estimates the clean sample (N, C, h, w).
+
+        Args:
+            x: the noisy sample (N, C, h, w).
+            t: timestep, a scalar or (N,).
+            base: the base picture's sample, in about -1 to 1.
+            quality: (N,), from 0.
+            guidance: what the restorer's guidance made; None: without.
+        """
+        return self.unet(
+            torch.cat((x, base), dim=1).contiguous(memory_format=torch.channels_last),
+            t,
+            encoder_hidden_states=None,
+            class_labels=quality,
+            down_block_additional_residuals=None if guidance is None else guidance.down,
+            mid_block_additional_residual=None if guidance is None else guidance.mid,
+        ).sample.float()
+
+
+def _unet(widths: Sequence[int], layers: int, channels: int, n_qualities: int) -> UNet2DConditionModel:
     unet = UNet2DConditionModel(
-        in_channels=SAMPLE_CHANNELS + condition_channels,
-        out_channels=SAMPLE_CHANNELS,
+        in_channels=2 * channels,
+        out_channels=channels,
         down_block_types=("DownBlock2D",) * len(widths),
         mid_block_type="UNetMidBlock2D",
         up_block_types=("UpBlock2D",) * len(widths),
@@ -69,18 +90,8 @@ def create_denoiser(
                 setattr(module, name, ChannelNorm(child.num_channels, eps=child.eps))
     # Else an untrained network sees little but noise, and takes long to find what lies below it.
     with torch.no_grad():
-        unet.conv_in.weight[:, :SAMPLE_CHANNELS] *= 0.2
+        unet.conv_in.weight[:, :channels] *= 0.2
     # The sampler's first estimate is then zero: no residual, the picture that the codec already has.
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)
     return unet
-
-
-def guidance_channels(widths: Sequence[int], layers: int) -> list[tuple[int, int]]:
-    """Resolution (index into ``widths``) and channels of each tensor that guidance adds to a skip connection."""
-    tensors = [(0, widths[0])]
-    for i, width in enumerate(widths):
-        tensors += [(i, width)] * layers
-        if i + 1 < len(widths):
-            tensors.append((i + 1, width))  # the downsampled features keep the channels of the finer resolution
-    return tensors

@@ -10,13 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressai_gen.diffusion.denoiser import guidance_channels
+from compressai_gen.configuration import register_part
 from compressai_gen.layers.transforms import ResidualBlock
 
-__all__ = ["REGION", "ConsistencyBranch", "Guidance", "SyntaxFusion"]
-
-REGION = 64
-"""Side in pixels of the region that one vector of the syntax stands for."""
+__all__ = ["ConsistencyBranch", "Guidance", "SyntaxFusion", "guidance_channels"]
 
 
 class Guidance(NamedTuple):
@@ -24,6 +21,16 @@ class Guidance(NamedTuple):
 
     down: tuple[Tensor, ...]
     mid: Tensor
+
+
+def guidance_channels(widths: Sequence[int], layers: int) -> list[tuple[int, int]]:
+    """Resolution (index into ``widths``) and channels of each tensor that is added to a U-Net's skip connections."""
+    tensors = [(0, widths[0])]
+    for i, width in enumerate(widths):
+        tensors += [(i, width)] * layers
+        if i + 1 < len(widths):
+            tensors.append((i + 1, width))  # the downsampled features keep the channels of the finer resolution
+    return tensors
 
 
 class SyntaxFusion(nn.Module):
@@ -60,37 +67,38 @@ class SyntaxFusion(nn.Module):
         return fused
 
 
+@register_part
 class ConsistencyBranch(nn.Module):
     """The consistency-guided branch: from ``y_hat`` and the base decoder's features to a ControlNet's outputs.
 
     Args:
         latent_channels: M.
-        feature_widths: channels of the base decoder's features at 1/4, 1/8 and 1/16 of the resolution.
-        widths: channels of the denoiser there.
-        layers: residual blocks of the denoiser per resolution on its way down.
+        feature_widths: channels of the base decoder's features, at as many resolutions as the denoiser has.
+        denoiser: a U-Net that it is made for; see :class:`compressai_gen.diffusion.denoiser.UNetDenoiser`.
         n_qualities: how many qualities it serves.
         syntax_channels: S; 0 for a codec without a syntax.
     """
 
     def __init__(
         self,
+        *,
         latent_channels: int,
         feature_widths: Sequence[int],
-        widths: Sequence[int],
-        layers: int,
+        denoiser: nn.Module,
         n_qualities: int,
         syntax_channels: int = 0,
     ):
         super().__init__()
+        widths, guided = denoiser.widths, denoiser.guided
         inputs = (*feature_widths[:-1], feature_widths[-1] + latent_channels)
         self.inputs = nn.ModuleList(nn.Conv2d(n, width, 1) for n, width in zip(inputs, widths, strict=True))
         self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in itertools.pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(width, n_qualities) for width in widths)
         self.fusion = SyntaxFusion(syntax_channels, widths) if syntax_channels else None
         # Not ControlNet's "zero convolutions" (Zhang et al., ICCV 2023), which protect a denoiser trained before.
-        self.outputs = nn.ModuleList(nn.Conv2d(widths[i], n, 1) for i, n in guidance_channels(widths, layers))
+        self.outputs = nn.ModuleList(nn.Conv2d(widths[i], n, 1) for i, n in guided)
         self.mid = nn.Conv2d(widths[-1], widths[-1], 1)
-        self.resolutions = [i for i, _ in guidance_channels(widths, layers)]
+        self.resolutions = [i for i, _ in guided]
 
     def forward(
         self,

@@ -22,7 +22,7 @@ def noise_field(
 
     Args:
         seed: 0 to 2^32 - 1, from the stream.
-        channels: numbers per position, a multiple of 8.
+        channels: numbers per position.
         height, width: of the window.
         top, left: of the window in the field, not negative.
         field: which of a seed's fields.
@@ -30,9 +30,9 @@ def noise_field(
     Returns:
         (channels, height, width) in float32 on the CPU.
     """
-    counts, rest = divmod(channels, 2 * _WORDS_PER_COUNT)
-    if rest or min(top, left, seed, field) < 0 or max(seed, field, top + height) >= 2**32:
-        raise ValueError("channels must be a multiple of 8; seed, field and position within 0 and 2^32")
+    counts = -(-channels // (2 * _WORDS_PER_COUNT))
+    if channels < 1 or min(top, left, seed, field) < 0 or max(seed, field, top + height) >= 2**32:
+        raise ValueError("there must be channels, and seed, field and position lie within 0 and 2^32")
     words = np.empty((height, width * counts * _WORDS_PER_COUNT), dtype="<u8")
     for i, row in enumerate(words):
         key = np.array([seed << 32 | field, top + i], dtype=np.uint64)
@@ -40,4 +40,4 @@ def noise_field(
     uniform = torch.from_numpy(words.view("<u4").astype(np.float64)).add_(0.5).mul_(2.0**-32)
     # PyTorch's quantile function, after SciPy's, uses all threads.
     normal = torch.special.ndtri(uniform).float()
-    return normal.reshape(height, width, channels).permute(2, 0, 1)
+    return normal.reshape(height, width, -1)[..., :channels].permute(2, 0, 1)

@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from compressai_gen.diffusion.denoiser import FACTOR
 from compressai_gen.diffusion.sampler import Denoise
 
 __all__ = ["ALIGN", "OVERLAP", "Tile", "Tileable", "plan_tiles", "tiled"]
@@ -97,8 +96,10 @@ class Tileable(Protocol):
 C = TypeVar("C", bound=Tileable)
 
 
-def tiled(denoise: Denoise[C], tiles: Sequence[Tile]) -> Denoise[C]:
+def tiled(denoise: Denoise[C], tiles: Sequence[Tile], factor: int) -> Denoise[C]:
     """Returns a denoiser of the whole field that works tile by tile and blends the estimates.
+
+    One position of the field stands for ``factor`` pixels per side.
 
     DDIM's step is linear in the estimate and the field, position by position, so blending estimates before the step is
     the same as blending the tiles after it.
@@ -107,8 +108,8 @@ def tiled(denoise: Denoise[C], tiles: Sequence[Tile]) -> Denoise[C]:
     def whole(x: Tensor, t: Tensor, conditions: C) -> Tensor:
         estimate = torch.zeros_like(x)
         for tile in tiles:
-            part = denoise(tile.crop(x, FACTOR), t, conditions.crop(tile))
-            tile.crop(estimate, FACTOR).add_(part * tile.weight(FACTOR).to(part.device))
+            part = denoise(tile.crop(x, factor), t, conditions.crop(tile))
+            tile.crop(estimate, factor).add_(part * tile.weight(factor).to(part.device))
         return estimate
 
     return whole if len(tiles) > 1 else denoise

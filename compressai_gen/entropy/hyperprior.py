@@ -14,6 +14,7 @@ from compressai.layers import CheckerboardMaskedConv2d
 from compressai.models.base import get_scale_table
 from torch import Tensor, nn
 
+from compressai_gen.configuration import register_part
 from compressai_gen.entropy.exact import (
     ExactEntropyBottleneck,
     ExactGaussianConditional,
@@ -136,6 +137,7 @@ class _SparseConv:
         return F.linear(patches, self._kernel, self._bias)
 
 
+@register_part
 class CheckerboardHyperprior(LatentCodec):
     r"""Codes a latent in channel groups, each in two checkerboard passes, exactly.
 
@@ -156,7 +158,9 @@ class CheckerboardHyperprior(LatentCodec):
         n_qualities: how many qualities the gains serve.
     """
 
-    def __init__(self, groups: Sequence[int], hyper_channels: int, width: int, n_qualities: int):
+    def __init__(
+        self, groups: Sequence[int] = (48, 144), hyper_channels: int = 96, width: int = 160, *, n_qualities: int
+    ):
         super().__init__()
         self.groups = tuple(groups)
         channels = sum(self.groups)

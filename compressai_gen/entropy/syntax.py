@@ -7,27 +7,31 @@ import torch.nn.functional as F
 from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor, nn
 
+from compressai_gen.configuration import register_part
 from compressai_gen.entropy.exact import ExactEntropyBottleneck
-from compressai_gen.layers.transforms import QualityModulation
+from compressai_gen.layers.transforms import REGION, QualityModulation
 
 __all__ = ["SyntaxCodec"]
 
 
+@register_part
 class SyntaxCodec(nn.Module):
     """Computes, quantizes and codes the syntax, with a factorized prior.
 
     Args:
-        sample_channels: channels of the residual and of the picture at 1/4 of the resolution.
         channels: S, numbers per region of 64x64 pixels.
         width: channels inside.
+        sample_channels: channels of the space that the restorer works in.
+        factor: pixels per side that one position of it stands for.
         n_qualities: how many qualities it serves.
     """
 
-    def __init__(self, sample_channels: int, channels: int, width: int, n_qualities: int):
+    def __init__(self, channels: int = 4, width: int = 64, *, sample_channels: int, factor: int, n_qualities: int):
         super().__init__()
         self.channels = channels
         self.stem = nn.Conv2d(2 * sample_channels, width, 3, padding=1)
-        self.halve = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(4))
+        halvings = (REGION // factor).bit_length() - 1
+        self.halve = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(halvings))
         self.modulation = QualityModulation(n_qualities, width)
         self.head = nn.Conv2d(width, channels, 1)
         with torch.no_grad():
@@ -38,7 +42,7 @@ class SyntaxCodec(nn.Module):
         """Returns the syntax (N, S, H/64, W/64), not quantized.
 
         Args:
-            residual: original less base picture, as a sample at unit scale (N, C, H/4, W/4).
+            residual: what the denoiser is to estimate (N, C, H/f, W/f).
             base: the base picture as a sample.
             quality: (N,), from 0.
         """

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressai_gen.configuration import register_part
+
 __all__ = ["MaskPredictor", "TokenPredictor"]
 
 T = TypeVar("T")
@@ -154,28 +156,30 @@ class _Head(nn.Module):
         return self.linear(self.norm(self.block.refine(h)))
 
 
+@register_part
 class TokenPredictor(nn.Module):
     """A transformer over the token grid that attends in all directions.
 
     Args:
-        channels: D, length of a code.
-        entries: K, size of a codebook.
-        levels: L, number of codebooks.
         width: channels inside.
         depth: blocks.
         heads: of attention.
         window: positions per side within which attention looks.
+        channels: D, length of a code.
+        entries: K, size of a codebook.
+        levels: L, number of codebooks.
     """
 
     def __init__(
         self,
-        channels: int,
-        entries: int,
-        levels: int,
         width: int = 192,
         depth: int = 4,
         heads: int = 6,
         window: int = 8,
+        *,
+        channels: int,
+        entries: int,
+        levels: int,
     ):
         super().__init__()
         self.levels = levels
@@ -218,15 +222,16 @@ class TokenPredictor(nn.Module):
         return self.head(level)(features)
 
 
+@register_part
 class MaskPredictor(nn.Module):
     """Logits of the mask's densities, given those that are known around a cell and the budget.
 
     Args:
-        densities: how many there are.
         width: channels inside.
+        densities: how many there are.
     """
 
-    def __init__(self, densities: int, width: int = 48):
+    def __init__(self, width: int = 48, *, densities: int):
         super().__init__()
         self.densities = densities
         self.inputs = nn.Conv2d(densities + 1, width, 3, padding=1)

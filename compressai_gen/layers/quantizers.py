@@ -8,12 +8,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from compressai_gen.configuration import register_part
+
 __all__ = ["ResidualVectorQuantizer"]
 
 _VECTORS = 1 << 15
 # As many are compared with a codebook at once.
 
 
+@register_part
 class ResidualVectorQuantizer(nn.Module):
     """Quantizes vectors in levels, each coding what the levels before left over.
 
@@ -23,11 +26,11 @@ class ResidualVectorQuantizer(nn.Module):
     Args:
         channels: D, length of the vectors.
         entries: K, size of each codebook.
-        levels: L, number of codebooks.
         decay: of the moving averages.
+        levels: L, number of codebooks.
     """
 
-    def __init__(self, channels: int, entries: int, levels: int, decay: float = 0.99):
+    def __init__(self, channels: int = 64, entries: int = 1024, decay: float = 0.99, *, levels: int):
         super().__init__()
         self.decay = decay
         self.register_buffer("codebooks", torch.zeros(levels, entries, channels))

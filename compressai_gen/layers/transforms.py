@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressai_gen.configuration import register_part
 from compressai_gen.layers.windows import windowed
 
 __all__ = [
     "BLOCK",
+    "REGION",
     "AnalysisTransform",
     "QualityModulation",
     "ResidualBlock",
@@ -26,6 +28,9 @@ __all__ = [
 
 BLOCK = 16
 """Downsampling factor of the latent: one latent position stands for a block of 16x16 pixels."""
+
+REGION = 64
+"""Side in pixels of the region that one vector of a syntax stands for, and what pictures are padded to multiples of."""
 
 _WINDOW = 128
 # Largest side in blocks of what ``g_a`` sees at once; its feature maps then take some 100 MB each.
@@ -80,17 +85,25 @@ class _Stages(nn.ModuleList):
         return [*features, h]
 
 
+@register_part
 class AnalysisTransform(nn.Module):
     """``g_a``: image (N, 3, H, W) in [0, 1] to latent (N, M, H/16, W/16); H and W are multiples of 16.
 
     Args:
-        latent_channels: M.
         widths: channels at 1/4, 1/8 and 1/16 of the resolution.
         blocks: residual blocks at 1/4, 1/8 and 1/16 of the resolution.
+        latent_channels: M.
         n_qualities: how many qualities the variable-rate network serves.
     """
 
-    def __init__(self, latent_channels: int, widths: Sequence[int], blocks: Sequence[int], n_qualities: int):
+    def __init__(
+        self,
+        widths: Sequence[int] = (96, 160, 224),
+        blocks: Sequence[int] = (2, 2, 2),
+        *,
+        latent_channels: int,
+        n_qualities: int,
+    ):
         super().__init__()
         self.linear = nn.Conv2d(3, latent_channels, BLOCK, stride=BLOCK)
         self.stem = nn.Conv2d(3 * 16, widths[0], 3, padding=1)
@@ -119,26 +132,32 @@ class AnalysisTransform(nn.Module):
         return linear + self.head(F.leaky_relu(self.stages.run(h, quality)[-1], 0.1)).to(linear.dtype)
 
 
+@register_part
 class SynthesisTransform(nn.Module):
     """``g_s``: latent (N, M, h, w) to image (N, 3, 16h, 16w), not clamped.
 
     Args:
-        latent_channels: M.
         widths: channels at 1/4, 1/8 and 1/16 of the resolution.
         blocks: residual blocks at 1/4, 1/8 and 1/16 of the resolution.
+        latent_channels: M.
         n_qualities: how many qualities the variable-rate network serves.
         side_channels: channels that the network sees beside the latent (the linear path does not), such as a mask.
+
+    Attributes:
+        feature_widths: channels of what :meth:`features` returns.
     """
 
     def __init__(
         self,
+        widths: Sequence[int] = (96, 160, 224),
+        blocks: Sequence[int] = (4, 3, 3),
+        *,
         latent_channels: int,
-        widths: Sequence[int],
-        blocks: Sequence[int],
         n_qualities: int,
         side_channels: int = 0,
     ):
         super().__init__()
+        self.feature_widths = tuple(widths)
         self.linear = nn.ConvTranspose2d(latent_channels, 3, BLOCK, stride=BLOCK)
         self.stem = nn.Conv2d(latent_channels + side_channels, widths[-1], 3, padding=1)
         stages = _Stages()

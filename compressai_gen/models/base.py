@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from compressai.models import CompressionModel
-from torch import Tensor, nn
+from torch import Tensor
 
+from compressai_gen.configuration import resolve
+from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer
 from compressai_gen.diffusion.sampler import STEPS
 from compressai_gen.diffusion.tiling import ALIGN, OVERLAP
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
@@ -67,6 +69,10 @@ class GenerativeCodec(CompressionModel):
     """
 
     name: str
+    defaults: ClassVar[Mapping[str, Any]]
+    """Configuration of the parts; see :func:`compressai_gen.configuration.resolve`."""
+    optional: ClassVar[frozenset[str]] = frozenset({"restorer", "restorer.guidance", "syntax"})
+    """Parts that may be left out."""
     n_qualities = 5
     multiple: int
     """Images are padded to multiples of this many pixels by repeating the last row and column."""
@@ -75,15 +81,18 @@ class GenerativeCodec(CompressionModel):
     default_steps = 1
     """Of the sampler, where the codec has a generative half."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.restorer: nn.Module | None = None
+        self.config = resolve(self.defaults, config, self.optional)
+        self.restorer: Restorer | None = None
         # A buffer, so that a saved checkpoint remembers it and CompressAI's tools, which pass none, find it.
         self.register_buffer("quality", torch.tensor(3))
 
     @classmethod
     def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> GenerativeCodec:
-        """Builds the model of ``config`` (default: the size that is shipped) with these weights."""
+        """Builds the model of ``config`` with these weights, with its generative half if they have one."""
+        if not any(name.startswith("restorer.") for name in state_dict):
+            config = {"restorer": None, **config}
         model = cls(**config)
         model.load_state_dict(state_dict)
         return model
@@ -109,6 +118,21 @@ class GenerativeCodec(CompressionModel):
         self, decoded: Sequence[Any], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
     ) -> Tensor:
         """Maps what was decoded of N images at qualities (N,) to padded images."""
+
+    def conditions(self, x: Tensor, quality: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
+        """Encodes padded images (N, 3, H, W) at qualities (N,), from 0, as far as training a restorer needs it.
+
+        Only what is trained with the restorer gets gradients.
+
+        Returns:
+            what the restorer knows of them, and the likelihoods of what is sent for it alone.
+        """
+        raise NotImplementedError
+
+    @property
+    def base_decoder(self) -> BaseDecoder:
+        """What the restorer works on."""
+        raise NotImplementedError
 
     def steps(self, options: DecoderOptions) -> int:
         """Steps of the sampler that the options ask for.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,17 @@ from compressai.ans import BufferedRansEncoder, RansDecoder
 from compressai.registry import register_model
 from torch import Tensor
 
-from compressai_gen.diffusion.denoiser import SAMPLE_CHANNELS, to_sample
-from compressai_gen.diffusion.guidance import REGION
-from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled, to_residual
+from compressai_gen.configuration import build
+from compressai_gen.diffusion.denoiser import UNetDenoiser
+from compressai_gen.diffusion.guidance import ConsistencyBranch
+from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled
+from compressai_gen.diffusion.sampler import DDIM
+from compressai_gen.diffusion.spaces import PixelUnshuffle
 from compressai_gen.entropy.exact import Snap
 from compressai_gen.entropy.hyperprior import CheckerboardHyperprior
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
-from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
+from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
 from compressai_gen.metrics import METRICS
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
@@ -69,59 +72,46 @@ class CGDM(GenerativeCodec):
                                   └────────┘   fusion (SFF) └───────┘
 
     Args:
-        groups: channels of the latent's groups, in coding order.
-        hyper_channels: channels of ``z``.
-        hyper_width: channels inside the hyperprior's networks.
-        widths: channels of ``g_a`` and ``g_s`` at 1/4, 1/8 and 1/16 of the resolution.
-        blocks: residual blocks of ``g_a`` there.
-        decoder_blocks: residual blocks of ``g_s`` there.
-        diffusion: whether the model has its generative half; without, it is the end-to-end codec alone.
-        denoiser_widths: channels of the denoiser at 1/4, 1/8 and 1/16 of the resolution.
-        denoiser_layers: residual blocks of the denoiser there.
-        syntax_channels: numbers per region of the syntax.
+        **config: replaces parts of :attr:`defaults` or their arguments, such as ``g_a={"blocks": (3, 3, 3)}``. Without
+            a ``restorer``, which may be None, the model is the end-to-end codec alone.
     """
 
     name = "cgdm"
-    multiple = 4 * BLOCK
+    multiple = REGION
+    defaults: ClassVar[dict[str, Any]] = {
+        "g_a": {"class": AnalysisTransform.__name__},
+        "g_s": {"class": SynthesisTransform.__name__},
+        "latent_codec": {"class": CheckerboardHyperprior.__name__},
+        "restorer": {
+            "space": {"class": PixelUnshuffle.__name__},
+            "denoiser": {"class": UNetDenoiser.__name__},
+            "guidance": {"class": ConsistencyBranch.__name__},
+            "scheduler": DDIM,
+        },
+        "syntax": {"class": SyntaxCodec.__name__},
+    }
 
-    def __init__(
-        self,
-        groups: Sequence[int] = (48, 144),
-        hyper_channels: int = 96,
-        hyper_width: int = 160,
-        widths: Sequence[int] = (96, 160, 224),
-        blocks: Sequence[int] = (2, 2, 2),
-        decoder_blocks: Sequence[int] = (4, 3, 3),
-        diffusion: bool = True,
-        denoiser_widths: Sequence[int] = (96, 128, 144),
-        denoiser_layers: int = 1,
-        syntax_channels: int = 4,
-    ):
-        super().__init__()
-        channels, n = sum(groups), self.n_qualities
-        self.g_a = AnalysisTransform(channels, widths, blocks, n)
-        self.g_s = SynthesisTransform(channels, widths, decoder_blocks, n)
-        self.latent_codec = CheckerboardHyperprior(groups, hyper_channels, hyper_width, n)
-        self.syntax = None
-        if diffusion:
-            self.restorer = Restorer(channels, widths, denoiser_widths, denoiser_layers, n, syntax_channels)
-            self.syntax = SyntaxCodec(SAMPLE_CHANNELS, syntax_channels, 64, n)
+    def __init__(self, **config: Any):
+        super().__init__(config)
+        if self.config["restorer"] is None:
+            self.config["syntax"] = None
+        parts, n = self.config, self.n_qualities
+        self.latent_codec = build(parts["latent_codec"], n_qualities=n)
+        context = {"latent_channels": sum(self.latent_codec.groups), "n_qualities": n}
+        self.g_a, self.g_s = build(parts["g_a"], **context), build(parts["g_s"], **context)
+        channels = 0 if parts["syntax"] is None else parts["syntax"]["channels"]
+        context |= {"feature_widths": self.g_s.feature_widths, "syntax_channels": channels}
+        self.restorer, self.syntax = Restorer.from_config(parts["restorer"], **context), None
+        if channels:
+            space = self.restorer.space
+            self.syntax = build(parts["syntax"], sample_channels=space.channels, factor=space.factor, n_qualities=n)
 
-    @classmethod
-    def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> CGDM:
-        """Builds the model of ``config`` with these weights, with its generative half if they have one."""
-        diffusion = any(name.startswith("restorer.") for name in state_dict)
-        return super().from_state_dict(state_dict, **{"diffusion": diffusion, **config})
-
-    def forward(
-        self, x: Tensor, quality: Tensor | int | None = None, timesteps: Tensor | None = None
-    ) -> dict[str, Any]:
+    def forward(self, x: Tensor, quality: Tensor | int | None = None) -> dict[str, Any]:
         """Estimates what :meth:`compress` and :meth:`decompress` do.
 
         Args:
             x: (N, 3, H, W) in [0, 1].
             quality: one for all, or a tensor (N,) with one for each image, from 1; the model's own by default.
-            timesteps: (N,), to train the generative half there; see :meth:`estimate_restored`.
 
         Returns:
             ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``y``, ``z``, ``syntax`` and ``header``. In training mode the
@@ -130,8 +120,6 @@ class CGDM(GenerativeCodec):
         """
         q = quality - 1 if isinstance(quality, Tensor) else self._quality_index(quality, x.shape[0])
         padded = self.pad(x)
-        if timesteps is not None:
-            return self.estimate_restored(padded, q, timesteps)
         with self.picture_precision():
             y = self.g_a(padded, q)
         out = self.latent_codec(y, q)
@@ -147,26 +135,15 @@ class CGDM(GenerativeCodec):
                 x_hat = self.synthesize(decoded, q, [0] * len(x), DecoderOptions())
         return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": likelihoods} | out
 
-    def estimate_restored(self, x: Tensor, quality: Tensor, timesteps: Tensor) -> dict[str, Any]:
-        """One denoising step, to train the generative half on; the end-to-end codec gets no gradients.
-
-        Args:
-            x: padded images (N, 3, H, W).
-            quality: (N,), from 0.
-            timesteps: (N,).
-
-        Returns:
-            ``x_hat``, ``x_base`` (N, 3, H, W) and the ``likelihoods`` of ``syntax``.
-        """
+    def conditions(self, x: Tensor, quality: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
+        """See :class:`GenerativeCodec`."""
         with torch.no_grad():
             y_hat = self.latent_codec(self.g_a(x, quality), quality)["y_hat"]
-            features = self.g_s.features(y_hat, quality)
-            x_base = self.g_s.picture(y_hat, features)
-        residual, sample = to_residual(x, x_base), to_sample(x_base)
-        syntax, likelihoods = self.syntax(self.syntax.analyze(residual, sample, quality))
-        conditions = Conditions(quality, sample, y_hat, features, syntax)
-        x_hat = self.restorer.training_estimate(self._base, residual, conditions, timesteps)
-        return {"x_hat": x_hat, "x_base": x_base, "likelihoods": {"syntax": likelihoods}}
+            conditions = self.restorer.complete(self.base_decoder, Conditions(quality, y_hat))
+        if self.syntax is None:
+            return conditions, {}
+        syntax, likelihoods = self.syntax(self._syntax_of(x, conditions.x_base, quality))
+        return conditions._replace(syntax=syntax), {"syntax": likelihoods}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
         """Builds the coder's integer tables; the scale table is fixed by the format, so an argument is ignored."""
@@ -263,24 +240,28 @@ class CGDM(GenerativeCodec):
         """See :class:`GenerativeCodec`."""
         y_hat = torch.cat([d.y_hat for d in decoded])
         steps = self.steps(options)
+        with_syntax = options.syntax and self.syntax is not None
+        syntax = torch.cat([d.syntax for d in decoded]) if steps and with_syntax else None
+        conditions = Conditions(quality, y_hat, syntax)
         if not steps:
-            return synthesize_tiled(self._base, y_hat, quality, options.tile)
-        syntax = torch.cat([d.syntax for d in decoded]) if options.syntax else None
-        return self.restorer.restore(
-            self._base, y_hat, syntax, quality, seeds, steps, options.tile, options.consistency
-        )
+            return synthesize_tiled(self.base_decoder, conditions, options.tile)
+        return self.restorer.restore(self.base_decoder, conditions, seeds, steps, options.tile, options.consistency)
 
     @property
-    def _base(self) -> BaseDecoder:
+    def base_decoder(self) -> BaseDecoder:
+        """See :class:`GenerativeCodec`."""
         return BaseDecoder(self.g_s.features, self.g_s.picture, self.latent_codec.normalize)
 
     def _analyze_syntax(self, x: Tensor, y_hat: Tensor, quality: Tensor) -> Tensor:
         def analyze(x: Tensor, y_hat: Tensor) -> Tensor:
-            x_base = self.g_s(y_hat, quality)
-            return self.syntax.analyze(to_residual(x, x_base), to_sample(x_base), quality)
+            return self._syntax_of(x, self.restorer.space.encode(self.g_s(y_hat, quality)), quality)
 
         with self.picture_precision():
             return windowed(analyze, [x, y_hat], [REGION, REGION // BLOCK], _SYNTAX_WINDOW, _SYNTAX_HALO)
+
+    def _syntax_of(self, x: Tensor, x_base: Tensor, quality: Tensor) -> Tensor:
+        space = self.restorer.space
+        return self.syntax.analyze(space.target(space.encode(x), x_base), x_base, quality)
 
 
 def _measured_parts(x: Tensor) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ Compression (CVPR 2025), the Map-guided Masked Realistic Image Diffusion Codec.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,12 @@ from compressai.ans import RansDecoder
 from compressai.registry import register_model
 from torch import Tensor, nn
 
-from compressai_gen.diffusion.denoiser import to_sample
-from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled, to_residual
+from compressai_gen.configuration import build
+from compressai_gen.diffusion.denoiser import UNetDenoiser
+from compressai_gen.diffusion.guidance import ConsistencyBranch
+from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled
+from compressai_gen.diffusion.sampler import DDIM
+from compressai_gen.diffusion.spaces import PixelUnshuffle
 from compressai_gen.entropy.exact import Snap, float64_twin, in_float64
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, frequencies
@@ -36,7 +40,7 @@ from compressai_gen.layers.masking import (
 )
 from compressai_gen.layers.prediction import MaskPredictor, TokenPredictor
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
-from compressai_gen.layers.transforms import BLOCK, AnalysisTransform, SynthesisTransform
+from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
 from compressai_gen.models.base import DecoderOptions, GenerativeCodec
 
@@ -85,69 +89,54 @@ class MRIDC(GenerativeCodec):
                                                                               └─────────────┘ └──────────┘ └─┘
 
     Args:
-        channels: D, length of the vectors that are quantized.
-        entries: K, size of each codebook.
-        widths: channels of ``g_a`` and ``g_s`` at 1/4, 1/8 and 1/16 of the resolution.
-        blocks: residual blocks of ``g_a`` there.
-        decoder_blocks: residual blocks of ``g_s`` there.
-        predictor_width: channels inside the token predictor.
-        predictor_depth: transformer blocks of the token predictor.
-        diffusion: whether the model has its generative half; without, it has the base decoder alone.
-        denoiser_widths: channels of the denoiser at 1/4, 1/8 and 1/16 of the resolution.
-        denoiser_layers: residual blocks of the denoiser there.
+        **config: replaces parts of :attr:`defaults` or their arguments, such as ``g_a={"blocks": (3, 3, 3)}``. Without
+            a ``restorer``, which may be None, the model has the base decoder alone.
     """
 
     name = "mridc"
-    multiple = 4 * BLOCK
+    multiple = REGION
     knows_regions = True
+    defaults: ClassVar[dict[str, Any]] = {
+        "g_a": {"class": AnalysisTransform.__name__, "widths": [96, 160, 256], "blocks": [1, 2, 2]},
+        "g_s": {"class": SynthesisTransform.__name__, "widths": [96, 160, 256], "blocks": [3, 3, 4]},
+        "quantizer": {"class": ResidualVectorQuantizer.__name__},
+        "predictor": {"class": TokenPredictor.__name__},
+        "mask_predictor": {"class": MaskPredictor.__name__},
+        "restorer": {
+            "space": {"class": PixelUnshuffle.__name__},
+            "denoiser": {"class": UNetDenoiser.__name__},
+            "guidance": {"class": ConsistencyBranch.__name__},
+            "scheduler": DDIM,
+        },
+    }
 
-    def __init__(
-        self,
-        channels: int = 64,
-        entries: int = 1024,
-        widths: Sequence[int] = (96, 160, 256),
-        blocks: Sequence[int] = (1, 2, 2),
-        decoder_blocks: Sequence[int] = (3, 3, 4),
-        predictor_width: int = 192,
-        predictor_depth: int = 4,
-        diffusion: bool = True,
-        denoiser_widths: Sequence[int] = (96, 128, 144),
-        denoiser_layers: int = 1,
-    ):
-        super().__init__()
-        levels, n = len(DENSITIES[0]), self.n_qualities
-        self.g_a = AnalysisTransform(channels, widths, blocks, n)
-        self.g_s = SynthesisTransform(channels, widths, decoder_blocks, n, side_channels=levels)
-        self.quantizer = ResidualVectorQuantizer(channels, entries, levels)
-        self.predictor = TokenPredictor(channels, entries, levels, predictor_width, predictor_depth)
-        self.mask_predictor = MaskPredictor(len(DENSITIES))
+    def __init__(self, **config: Any):
+        super().__init__(config)
+        parts, n, levels = self.config, self.n_qualities, len(DENSITIES[0])
+        self.quantizer = build(parts["quantizer"], levels=levels)
+        _, entries, channels = self.quantizer.codebooks.shape
+        context = {"latent_channels": channels, "n_qualities": n}
+        self.g_a = build(parts["g_a"], **context)
+        self.g_s = build(parts["g_s"], side_channels=levels, **context)
+        self.predictor = build(parts["predictor"], channels=channels, entries=entries, levels=levels)
+        self.mask_predictor = build(parts["mask_predictor"], densities=len(DENSITIES))
         self.register_buffer("code_std", torch.ones(channels))
         self.register_buffer("tokens_per_position", torch.tensor(TOKENS_PER_POSITION), persistent=False)
-        if diffusion:
-            self.restorer = Restorer(channels + levels, widths, denoiser_widths, denoiser_layers, n)
+        context |= {"latent_channels": channels + levels, "feature_widths": self.g_s.feature_widths}
+        self.restorer = Restorer.from_config(parts["restorer"], **context)
 
-    @classmethod
-    def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> MRIDC:
-        """Builds the model of ``config`` with these weights, with its generative half if they have one."""
-        diffusion = any(name.startswith("restorer.") for name in state_dict)
-        return super().from_state_dict(state_dict, **{"diffusion": diffusion, **config})
-
-    def forward(
-        self, x: Tensor, quality: Tensor | int | None = None, timesteps: Tensor | None = None
-    ) -> dict[str, Any]:
+    def forward(self, x: Tensor, quality: Tensor | int | None = None) -> dict[str, Any]:
         """Estimates what :meth:`compress` and :meth:`decompress` do.
 
         Args:
             x: (N, 3, H, W) in [0, 1].
             quality: one for all, or a tensor (N,) with one for each image, from 1; the model's own by default.
-            timesteps: (N,), to train the generative half there.
 
         Returns:
             ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``mask``, ``tokens`` and ``header``. In training mode
             ``x_hat`` is ``x_base``, and there is ``commitment`` (N,), the mean squared distance of vectors to codes,
             and ``completion``, the likelihoods of the tokens that unsent positions would have had; those of tokens are
-            of one pass of the coding order, drawn at random. With ``timesteps``, ``x_hat``, ``x_base`` and no
-            likelihoods.
+            of one pass of the coding order, drawn at random.
         """
         q = quality - 1 if isinstance(quality, Tensor) else self._quality_index(quality, x.shape[0])
         padded = self.pad(x)
@@ -158,8 +147,6 @@ class MRIDC(GenerativeCodec):
         densities = torch.stack([latent.densities for latent in latents])
         levels = levels_of(densities)
         y = torch.stack([latent.y for latent in latents])
-        if timesteps is not None:
-            return self._estimate_restored(padded, y, levels, q, timesteps)
         if self.training:
             return self._training_forward(x, y, densities, levels, q)
         _, tokens, _ = self.quantizer(y, levels)
@@ -291,12 +278,10 @@ class MRIDC(GenerativeCodec):
         levels = levels_of(torch.stack([d.densities for d in decoded]))
         latent = self._complete(self.quantizer.embed(tokens), levels, options.prediction)
         steps = self.steps(options)
+        conditions = Conditions(quality, latent, sent=levels[:, None] > 0)
         if not steps:
-            return synthesize_tiled(self._base, latent, quality, options.tile)
-        sent = levels[:, None] > 0
-        return self.restorer.restore(
-            self._base, latent, None, quality, seeds, steps, options.tile, options.consistency, sent
-        )
+            return synthesize_tiled(self.base_decoder, conditions, options.tile)
+        return self.restorer.restore(self.base_decoder, conditions, seeds, steps, options.tile, options.consistency)
 
     def _complete(self, y_hat: Tensor, levels: Tensor, prediction: bool = True) -> Tensor:
         """Fills unsent positions; returns latents (N, D + L, h, w): codes, confidence, and the second level's flag.
@@ -325,7 +310,8 @@ class MRIDC(GenerativeCodec):
         return torch.stack([levels > i for i in range(self.quantizer.levels)], dim=1).to(self.code_std.dtype)
 
     @property
-    def _base(self) -> BaseDecoder:
+    def base_decoder(self) -> BaseDecoder:
+        """See :class:`GenerativeCodec`."""
         n = self.quantizer.codebooks.shape[2]
 
         def normalize(latent: Tensor) -> Tensor:
@@ -344,7 +330,7 @@ class MRIDC(GenerativeCodec):
     ) -> dict[str, Any]:
         y_hat, tokens, commitment = self.quantizer(y, levels)
         latent, logits = self._guess(y_hat, levels)
-        base = self._base
+        base = self.base_decoder
         x_base = base.picture(latent, base.features(latent, quality))
         # What unsent positions would hold, for the predictor to learn.
         wanted = self.quantizer.nearest(y.detach().permute(0, 2, 3, 1).flatten(0, 2), 0).reshape(levels.shape)
@@ -362,19 +348,15 @@ class MRIDC(GenerativeCodec):
             "commitment": commitment,
         }
 
-    def _estimate_restored(
-        self, x: Tensor, y: Tensor, levels: Tensor, quality: Tensor, timesteps: Tensor
-    ) -> dict[str, Any]:
-        """One denoising step, to train the generative half on; the rest of the codec gets no gradients."""
-        with torch.no_grad():
-            tokens = self.quantizer(y, levels)[1]
-            latent = self._complete(self.quantizer.embed(tokens), levels)
-            features = self._base.features(latent, quality)
-            x_base = self._base.picture(latent, features)
-        conditions = Conditions(quality, to_sample(x_base), latent, features, sent=levels[:, None] > 0)
-        residual = to_residual(x, x_base)
-        x_hat = self.restorer.training_estimate(self._base, residual, conditions, timesteps)
-        return {"x_hat": x_hat, "x_base": x_base, "likelihoods": {}}
+    @torch.no_grad()
+    def conditions(self, x: Tensor, quality: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
+        """See :class:`GenerativeCodec`."""
+        importance = random_regions(len(x), *x.shape[-2:]).to(x) if self.training else None
+        latents = self.analyze(x, quality, importance)
+        levels = levels_of(torch.stack([latent.densities for latent in latents]))
+        tokens = self.quantizer(torch.stack([latent.y for latent in latents]), levels)[1]
+        latent = self._complete(self.quantizer.embed(tokens), levels)
+        return self.restorer.complete(self.base_decoder, Conditions(quality, latent, sent=levels[:, None] > 0)), {}
 
     def _soft_likelihoods(self, tokens: Tensor, levels: Tensor, only: int | None = None) -> Tensor:
         """What :meth:`_walk` codes, for a whole batch and with gradients: in all its passes, or in one of them alone.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from compressai_gen.errors import RecipeError
+from compressai_gen.errors import CodecError, RecipeError
 from compressai_gen.extras import extra
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.train.data import CropDataset
@@ -86,7 +86,7 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
     optimizer = _optimizer(named)
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
     progress = _Progress()
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared, optimizer = accelerator.prepare(objective.step(model), optimizer)
     accelerator.register_for_checkpointing(ema, objective, progress)
     if checkpoint.exists():
         accelerator.load_state(checkpoint)
@@ -139,7 +139,7 @@ def _build(recipe: Recipe) -> tuple[GenerativeCodec, Objective]:
         raise RecipeError(f"{recipe.name}: {recipe.model!r} has no task {recipe.task!r} to train; known: {known}")
     try:
         return MODELS[recipe.model](**recipe.config), OBJECTIVES[recipe.model][recipe.task](**recipe.objective)
-    except TypeError as error:
+    except (CodecError, TypeError) as error:
         raise RecipeError(f"{recipe.name}: {error}") from error
 
 

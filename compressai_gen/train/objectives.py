@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import lpips
@@ -20,7 +21,18 @@ from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.train.data import CropDataset, sample_patches
 
-__all__ = ["OBJECTIVES", "CGDMObjective", "DiffusionObjective", "Distortion", "MRIDCObjective", "Objective"]
+__all__ = [
+    "OBJECTIVES",
+    "CGDMObjective",
+    "DenoisingStep",
+    "DiffusionObjective",
+    "Distortion",
+    "MRIDCObjective",
+    "Objective",
+]
+
+OWN_ESTIMATE = 0.3
+"""Share of training batches whose noisy samples hold the denoiser's own estimates, at the price of another pass."""
 
 
 class Distortion(nn.Module):
@@ -76,6 +88,10 @@ class Objective(nn.Module):
     def trained(self, model: GenerativeCodec) -> Iterable[nn.Module]:
         """Returns the parts of the model that are trained."""
         return (model,)
+
+    def step(self, model: GenerativeCodec) -> nn.Module:
+        """Returns the module that :meth:`forward` is called with: what runs in one step, as a whole."""
+        return model
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """As usual, without the metric networks."""
@@ -204,6 +220,45 @@ class MRIDCObjective(Objective):
         return loss, logs | {"completion": completion.detach(), "commitment": out["commitment"].detach().mean()}
 
 
+class DenoisingStep(nn.Module):
+    """One denoising step of a codec's restorer from a noisy sample, with gradients, as a module that can be wrapped.
+
+    One image in ten goes without syntax and one in ten without guidance, so that a decoder may switch them off. The
+    noisy sample holds the true one or, in some batches, the denoiser's own estimate of it from pure noise, as in a
+    sampler's second step.
+    """
+
+    def __init__(self, codec: GenerativeCodec):
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, x: Tensor, quality: Tensor, timesteps: Tensor) -> dict[str, Any]:
+        """Restores images.
+
+        Args:
+            x: (N, 3, H, W) in [0, 1], of sides that the codec takes without padding.
+            quality: (N,), from 0.
+            timesteps: (N,).
+
+        Returns:
+            ``x_hat``, ``x_base`` (N, 3, H, W) and the ``likelihoods`` of what is sent for the restorer alone.
+        """
+        base, restorer = self.codec.base_decoder, self.codec.restorer
+        conditions, likelihoods = self.codec.conditions(x, quality)
+        space, scheduler = restorer.space, restorer.scheduler
+        target = space.target(space.encode(x), conditions.x_base)
+        keep = (torch.rand(2, len(x), 1, 1, 1, device=x.device) >= 0.1).float()
+        denoise = partial(restorer.estimate, restorer.guide(base, conditions, keep))
+        noise = torch.randn_like(target)
+        if torch.rand(()) < OWN_ESTIMATE:
+            first = scheduler.config.num_train_timesteps - 1
+            with torch.no_grad():
+                target = denoise(noise, torch.full_like(timesteps, first), conditions)
+        noisy = scheduler.add_noise(target, noise, timesteps)
+        x_hat = space.decode(space.restored(denoise(noisy, timesteps, conditions), conditions.x_base))
+        return {"x_hat": x_hat, "x_base": space.decode(conditions.x_base), "likelihoods": likelihoods}
+
+
 class DiffusionObjective(Objective):
     """Trains the generative half at the timesteps that samplers visit; the end-to-end codec is frozen.
 
@@ -248,17 +303,21 @@ class DiffusionObjective(Objective):
             raise RecipeError(f"quality_shares wants {model.n_qualities} numbers, one a quality, not {len(shares)}")
         return [part for part in (model.restorer, getattr(model, "syntax", None)) if part is not None]
 
+    def step(self, model: GenerativeCodec) -> nn.Module:
+        """See :class:`Objective`."""
+        return DenoisingStep(model)
+
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch (N, 3, S, S) and what to log."""
-        codec = getattr(model, "module", model)
-        first, *later = timesteps(max(STEPS))
+        codec = getattr(model, "module", model).codec  # inside a wrapper where several processes train
+        first, *later = timesteps(codec.restorer.scheduler, max(STEPS))
         chosen = torch.tensor(later)[torch.randint(len(later), (x.shape[0],))]
         t = torch.where(torch.rand(x.shape[0]) < self.first_share, first, chosen).to(x.device)
         if self.quality_shares is None:
             qualities = _every_quality(x, codec.n_qualities)
         else:
             qualities = torch.multinomial(self.quality_shares, 1).to(x.device).expand(len(x))
-        out = model(x, qualities + 1, t)
+        out = model(x, qualities, t)
         distortion, logs = self.distortion(out["x_hat"], x)
         drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
         loss = (distortion + self.consistency_weight * drift).mean()

@@ -10,6 +10,7 @@ from typing import Any
 from compressai.zoo import image_models
 from compressai.zoo.image import model_architectures
 
+from compressai_gen.configuration import resolve
 from compressai_gen.errors import ZooError
 from compressai_gen.models import CGDM, MRIDC, HiFiC
 from compressai_gen.models.base import GenerativeCodec
@@ -63,7 +64,8 @@ def _load(name: str, quality: int, metric: str, pretrained: bool, config: dict[s
         raise ZooError(f"{name} has qualities {QUALITIES[name][0]} to {QUALITIES[name][-1]}, not {quality!r}")
     if metric != "mse":
         raise ZooError(f"{name} has one set of weights, under metric 'mse'; there is none for {metric!r}")
-    model = ARCHITECTURES[name](**model_config(name) | config)
+    cls = ARCHITECTURES[name]
+    model = cls(**resolve(resolve(cls.defaults, model_config(name), cls.optional), config, cls.optional))
     if pretrained:
         try:
             model.load_state_dict(load_weights(name))

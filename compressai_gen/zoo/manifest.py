@@ -79,4 +79,6 @@ def load_weights(name: str) -> dict[str, Tensor]:
         state = safetensors.torch.load(data)
     except SafetensorError as error:
         raise ZooError(f"{path} is not a safetensors file: {error}") from error
+    state = {k.replace("restorer.denoiser.", "restorer.denoiser.unet."): v for k, v in state.items()}
+    state = {k.replace("restorer.consistency.", "restorer.guidance."): v for k, v in state.items()}
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

@@ -18,8 +18,8 @@ def model(random_models):
     model = copy.deepcopy(random_models["cgdm"])
     torch.manual_seed(1)
     with torch.no_grad():
-        branch = model.restorer.consistency
-        for conv in (model.restorer.denoiser.conv_out, *branch.outputs, branch.fusion.weights_of[-1]):
+        branch = model.restorer.guidance
+        for conv in (model.restorer.denoiser.unet.conv_out, *branch.outputs, branch.fusion.weights_of[-1]):
             conv.weight.normal_(std=0.05)
     return model
 
@@ -77,7 +77,7 @@ def test_impossible_options_are_told(decode, option, value):
 
 
 def test_a_codec_without_denoiser_has_the_base_picture_only(tiny_cgdm, photograph):
-    model = tiny_cgdm(diffusion=False).eval()
+    model = tiny_cgdm(restorer=None).eval()
     model.update()
     out = model.compress(photograph(64, 64))
     assert torch.equal(model.decompress(**out)["x_hat"], model.decompress(**out, steps=0)["x_hat"])

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from compressai_gen.diffusion.sampler import sample
+from compressai_gen.configuration import build
+from compressai_gen.diffusion.sampler import DDIM, sample
 from compressai_gen.diffusion.tiling import OVERLAP, Tile, plan_tiles, tiled
 
 
@@ -42,11 +43,12 @@ def test_what_is_local_comes_out_of_tiles_as_from_the_whole():
 
     torch.manual_seed(0)
     noise, conditions = torch.randn(2, 48, 96, 128), _Conditions(torch.randn(2, 48, 96, 128))
-    plan = plan_tiles(384, 512, 256)
+    plan, scheduler = plan_tiles(384, 512, 256), build(DDIM)
     assert len(plan) == 6
     for steps in (1, 4):
-        whole = sample(local, noise, conditions, steps)
-        torch.testing.assert_close(sample(tiled(local, plan), noise, conditions, steps), whole)
+        whole = sample(local, noise, conditions, scheduler, steps)
+        in_tiles = sample(tiled(local, plan, 4), noise, conditions, scheduler, steps)
+        torch.testing.assert_close(in_tiles, whole)
 
 
 @pytest.mark.parametrize("size", [300, 128])

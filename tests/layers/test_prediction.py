@@ -27,7 +27,7 @@ def test_one_logit_per_entry_and_position(predictor, inputs):
 
 
 def test_untrained_predictor_finds_all_tokens_equally_probable(inputs):
-    fresh = TokenPredictor(6, 10, 2, 16, heads=2, window=4).double()
+    fresh = TokenPredictor(16, heads=2, window=4, channels=6, entries=10, levels=2).double()
     assert (fresh.logits(fresh(*inputs), 1) == 0).all()
 
 

@@ -11,7 +11,7 @@ D, K, L = 4, 16, 2
 @pytest.fixture
 def quantizer():
     torch.manual_seed(0)
-    quantizer = ResidualVectorQuantizer(D, K, L)
+    quantizer = ResidualVectorQuantizer(D, K, levels=L)
     quantizer.set_codebooks(torch.randn(L, K, D) * torch.tensor([1.0, 0.4])[:, None, None], torch.full((L, K), 5.0))
     return quantizer.eval()
 
@@ -126,7 +126,7 @@ def test_all_entries_used_alike_is_full_usage(quantizer):
 
 def test_loaded_codebooks_survive_the_next_training_step(quantizer, y):
     """A resumed run goes on from its codebooks: the moving averages behind them must be there too."""
-    loaded = ResidualVectorQuantizer(D, K, L)
+    loaded = ResidualVectorQuantizer(D, K, levels=L)
     loaded.load_state_dict(copy.deepcopy(quantizer.state_dict()))
     before = loaded.codebooks.clone()
     loaded.train()

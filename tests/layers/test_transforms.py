@@ -22,9 +22,8 @@ def patches(photograph):
 
 
 def _transforms(channels):
-    return AnalysisTransform(channels, WIDTHS, BLOCKS, QUALITIES), SynthesisTransform(
-        channels, WIDTHS, BLOCKS, QUALITIES
-    )
+    context = {"latent_channels": channels, "n_qualities": QUALITIES}
+    return AnalysisTransform(WIDTHS, BLOCKS, **context), SynthesisTransform(WIDTHS, BLOCKS, **context)
 
 
 def _quality(n, value=2):
@@ -102,7 +101,7 @@ def test_linear_path_keeps_its_precision_under_autocast(photograph):
 
 @torch.no_grad()
 def test_network_sees_side_channels():
-    g_s = SynthesisTransform(12, WIDTHS, BLOCKS, QUALITIES, side_channels=2)
+    g_s = SynthesisTransform(WIDTHS, BLOCKS, latent_channels=12, n_qualities=QUALITIES, side_channels=2)
     torch.nn.init.normal_(g_s.head.weight, std=0.1)
     y, side = torch.randn(1, 12, 3, 4), torch.zeros(1, 2, 3, 4)
     assert not torch.equal(g_s(y, _quality(1), side), g_s(y, _quality(1), side + 1))

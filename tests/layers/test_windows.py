@@ -44,7 +44,7 @@ def _randomize(module: nn.Module) -> None:
 
 
 def test_an_analysis_transform_looks_no_farther_than_it_says(monkeypatch):
-    g_a = AnalysisTransform(4, (8, 8, 8), (1, 2, 2), 5).double()
+    g_a = AnalysisTransform((8, 8, 8), (1, 2, 2), latent_channels=4, n_qualities=5).double()
     _randomize(g_a)
     x = torch.rand(1, 3, 16, 640, dtype=torch.float64, requires_grad=True)
     y = g_a(x, torch.tensor([2]))
@@ -56,7 +56,7 @@ def test_an_analysis_transform_looks_no_farther_than_it_says(monkeypatch):
 
 
 def test_a_token_predictor_looks_no_farther_than_it_says():
-    predictor = TokenPredictor(4, 16, 2, width=24, depth=4, heads=2)
+    predictor = TokenPredictor(width=24, depth=4, heads=2, channels=4, entries=16, levels=2)
     _randomize(predictor)
     codes = torch.randn(1, 4, 8, 96, requires_grad=True)
     counts = torch.randint(3, (1, 8, 96))

@@ -1,9 +1,11 @@
 """Very small real trainings, from the command line to weights that code an image."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from metric_weights import needs_alex, needs_vgg
 from safetensors.torch import load_file, save_file
 
@@ -49,16 +51,13 @@ batch = 5
 crop = 64
 
 [config]
-widths = [8, 8, 8]
-blocks = [1, 1, 1]
-decoder_blocks = [1, 1, 1]
+g_a = { widths = [8, 8, 8], blocks = [1, 1, 1] }
+g_s = { widths = [8, 8, 8], blocks = [1, 1, 1] }
 """
 OWN = {
     "cgdm": """
-groups = [8, 8]
-hyper_channels = 8
-hyper_width = 16
-diffusion = false
+latent_codec = { groups = [8, 8], hyper_channels = 8, width = 16 }
+restorer = false
 
 [objective]
 target_bpp = [0.08, 0.14, 0.23, 0.38, 0.60]
@@ -67,11 +66,9 @@ mse_weight = 75.0
 lpips_weight = 1.0
 """,
     "mridc": """
-channels = 16
-entries = 16
-predictor_width = 24
-predictor_depth = 1
-diffusion = false
+quantizer = { channels = 16, entries = 16 }
+predictor = { width = 24, depth = 1 }
+restorer = false
 
 [objective]
 mse_weight = 30.0
@@ -84,8 +81,8 @@ completion_weight = 0.02
 
 
 DIFFUSION = """
-denoiser_widths = [8, 8, 16]
-syntax_channels = 2
+restorer = { denoiser = { widths = [8, 8, 16] } }
+syntax = { channels = 2 }
 
 [objective]
 mse_weight = 20.0
@@ -217,11 +214,11 @@ def test_steps_are_logged(recipe, data_root, monkeypatch):
 @needs_vgg
 def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
     torch.manual_seed(2)
-    codec = tiny_cgdm(diffusion=False)
+    codec = tiny_cgdm(restorer=None)
     codec.latent_codec.relaxed(torch.zeros(1, 16, 4, 4), torch.tensor([0]))  # zeroes what checkerboards mask
     save_file(half_precision_state(codec), data_root / "codec.safetensors")
     recipe = data_root / "restorer-tiny.toml"
-    text = COMMON.format(model="cgdm", stop=STOP) + OWN["cgdm"].split("diffusion = false")[0]
+    text = COMMON.format(model="cgdm", stop=STOP) + OWN["cgdm"].split("restorer = false")[0]
     text = text.replace("[data]", 'task = "diffusion"\n\n[data]') + DIFFUSION
     recipe.write_text(text)
     argv = [str(recipe), "--data-root", str(data_root), "--output", str(data_root / "out")]
@@ -230,7 +227,7 @@ def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
     state = load_file(data_root / "out" / "model.safetensors")
     for key, value in half_precision_state(codec).items():
         torch.testing.assert_close(state[key], value, rtol=0, atol=0, check_dtype=False)
-    assert state["restorer.denoiser.conv_out.weight"].any()
+    assert state["restorer.denoiser.unet.conv_out.weight"].any()
     rows = json.loads((data_root / "out" / "record.json").read_text())["validation"]
     assert {(row["quality"], row["steps"]) for row in rows} == {(q, s) for q in range(1, 6) for s in (0, 1)}
 
@@ -301,16 +298,16 @@ def test_a_batch_has_every_quality_or_one_that_is_drawn_anew(shares):
     objective = DiffusionObjective(1.0, 1.0, 0.0, 1.0, quality_shares=shares)
     batches = []
 
-    class Codec(torch.nn.Module):
-        n_qualities = 5
+    class Step(torch.nn.Module):
+        codec = SimpleNamespace(n_qualities=5, restorer=SimpleNamespace(scheduler=DDIMScheduler()))
 
         def forward(self, x, quality, timesteps):
-            batches.append(set(quality.tolist()))
+            batches.append(set((quality + 1).tolist()))
             return {"x_hat": x, "x_base": x, "likelihoods": {}}
 
     torch.manual_seed(0)
     for _ in range(40):
-        objective(Codec(), torch.rand(5, 3, 64, 64))
+        objective(Step(), torch.rand(5, 3, 64, 64))
     assert {len(batch) for batch in batches} == {5 if shares is None else 1}
     drawn = set.union(*batches)
     assert drawn == {2, 5} if shares and 0 in shares else drawn == {1, 2, 3, 4, 5}

@@ -10,14 +10,11 @@ from compressai_gen.train.recipe import Recipe, Stage
 from compressai_gen.zoo import publish
 
 CONFIG = {
-    "channels": 8,
-    "entries": 16,
-    "widths": [8, 8, 8],
-    "blocks": [1, 1, 1],
-    "decoder_blocks": [1, 1, 1],
-    "predictor_width": 24,
-    "predictor_depth": 1,
-    "diffusion": False,
+    "g_a": {"widths": [8, 8, 8], "blocks": [1, 1, 1]},
+    "g_s": {"widths": [8, 8, 8], "blocks": [1, 1, 1]},
+    "quantizer": {"channels": 8, "entries": 16},
+    "predictor": {"width": 24, "depth": 1},
+    "restorer": False,
 }
 SUMMARY = "codec,quality,bpp,psnr,source\nmridc,1,0.01234567,21.5,measured\njpeg,5,0.3,25,measured\n"
 
