@@ -1,8 +1,8 @@
 """Configurations of models: nested tables, plain JSON, that name the class of each part and all of its arguments.
 
-A *part* is a table with a key ``class``, the name of a class that :func:`register_part` made known, and arguments of its
-constructor. Keyword-only arguments are not configured: the model that the part belongs to gives them, such as
-the number of channels that another part has.
+A *part* is a table with a key ``class``, the name of a class that :func:`register_part` made known, and arguments of
+its constructor. Keyword-only arguments are not configured: the model that the part belongs to gives them, such as the
+number of channels that another part has.
 """
 
 from __future__ import annotations

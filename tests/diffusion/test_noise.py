@@ -33,7 +33,11 @@ def test_values_do_not_change_between_versions():
     torch.testing.assert_close(noise_field(12345, 8, 1, 1, top=100, left=200).flatten(), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"channels": 12}, {"seed": -1}, {"seed": 2**32}, {"top": -1}, {"left": -3}])
+@pytest.mark.parametrize("bad", [{"channels": 0}, {"seed": -1}, {"seed": 2**32}, {"top": -1}, {"left": -3}])
 def test_what_cannot_be_keyed_is_refused(bad):
     with pytest.raises(ValueError, match="must be channels"):
         noise_field(**({"seed": 1, "channels": 8, "height": 2, "width": 2} | bad))
+
+
+def test_any_number_of_channels_is_that_of_more():
+    assert torch.equal(noise_field(3, 4, 8, 8), noise_field(3, 8, 8, 8)[:4])
