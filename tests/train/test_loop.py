@@ -51,8 +51,10 @@ batch = 5
 crop = 64
 
 [config]
-g_a = { widths = [8, 8, 8], blocks = [1, 1, 1] }
-g_s = { widths = [8, 8, 8], blocks = [1, 1, 1] }
+g_a.widths = [8, 8, 8]
+g_a.blocks = [1, 1, 1]
+g_s.widths = [8, 8, 8]
+g_s.blocks = [1, 1, 1]
 """
 OWN = {
     "cgdm": """
@@ -262,7 +264,7 @@ def test_unknown_model_and_wrong_arguments_are_told(recipe, data_root):
     for old, new in (
         (f'model = "{model}"', 'model = "vqgan"'),
         ("mse_weight", "mse_wait"),
-        ("widths", "width_of"),
+        ("g_a.widths", "g_a.width_of"),
         ('train = "train"', ""),
         ('description = "holiday pictures"', ""),
     ):
