@@ -31,11 +31,13 @@ from compressai_gen.data import load_dataset
 from compressai_gen.errors import CodecError
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.files import markdown_table, write_json, write_table
+from compressai_gen.parsers.common import make
+from compressai_gen.parsers.evaluation import bench as arguments
 from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = ["CONTENDERS", "main", "picture", "with_ratios"]
 
-SIZES = ("256x256", "768x512", "1920x1080", "3840x2160")
+SIZES = ((256, 256), (512, 768), (1080, 1920), (2160, 3840))
 REFERENCE_SIZE = "768x512"
 
 _STATUS = Path("/proc/self/status")
@@ -146,40 +148,9 @@ def _reference_size(table: pd.DataFrame) -> str:
     return REFERENCE_SIZE if REFERENCE_SIZE in set(table["size"]) else table["size"].iloc[0]
 
 
-def _parse_size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(part) for part in text.split("x"))
-        if min(width, height) < 1:
-            raise ValueError
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 768x512") from None
-    return height, width
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    parser = argparse.ArgumentParser(
-        "python -m compressai_gen.bench", description="Compare speed and memory of codecs."
-    )
-    add = parser.add_argument
-    add("--codecs", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME", help=", ".join(CONTENDERS))
-    add("--sizes", nargs="+", type=_parse_size, default=[_parse_size(s) for s in SIZES], metavar="WxH", help="pictures")
-    add(
-        "--repeat",
-        type=int,
-        default=3,
-        metavar="N",
-        help="timed runs, of which the median counts (default: %(default)s)",
-    )
-    add("--device", default="cpu", help="of the models (default: %(default)s)")
-    add("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
-    add("--output", type=Path, metavar="FOLDER", help="also write bench.csv and environment.json")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m compressai_gen.bench") -> int:
     """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
-    args = build_parser().parse_args(argv)
+    args = make(arguments, prog).parse_args(argv)
     return exit_status(lambda: _run(args), "interrupted; nothing was written")
 
 
@@ -187,7 +158,10 @@ def _run(args: argparse.Namespace) -> None:
     prepare_torch(args.device, args.threads)
     if args.repeat < 1:
         raise CodecError(f"--repeat is {args.repeat}; at least one run is needed")
-    codecs, sizes = (list(dict.fromkeys(given)) for given in (args.codecs, args.sizes))
+    codecs, sizes = (list(dict.fromkeys(given)) for given in (args.codecs or CONTENDERS, args.sizes or SIZES))
+    unknown = [name for name in codecs if name not in CONTENDERS]
+    if unknown:
+        raise CodecError(f"no codec {unknown[0]!r} is measured here; there are {', '.join(CONTENDERS)}")
     rows = []
     processes = multiprocessing.get_context("spawn")
     for name in tqdm(codecs, "measuring", unit="codec", file=sys.stderr):

@@ -1,29 +1,34 @@
-"""The command line ``compressai-gen``: encode and decode pictures, and tell what is in a file and in the zoo."""
+"""The command line ``compressai-gen``: one program for all that the package does.
+
+What a command takes stands in :mod:`compressai_gen.parsers`, which is quick to import; what it does is imported when
+its arguments are read, so that help and mistyped options need not wait for PyTorch.
+"""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import Any, NamedTuple
 
 from compressai_gen._version import __version__
-from compressai_gen.coding import DEFAULT_QUALITY, MAX_PIXELS, decode, describe, encode
-from compressai_gen.data.images import list_images
-from compressai_gen.diffusion.sampler import STEPS
 from compressai_gen.errors import CompressaiGenError, ImageError
+from compressai_gen.extras import extra
 from compressai_gen.files import replacing
+from compressai_gen.parsers import pictures
+from compressai_gen.parsers.common import Fill, make
+from compressai_gen.parsers.pictures import PICTURE_SUFFIXES
+from compressai_gen.parsers.tools import completion as completion_parser
 from compressai_gen.programs import exit_status, prepare_torch
-from compressai_gen.zoo import MODELS, QUALITIES
-from compressai_gen.zoo.manifest import read_manifest, read_record
 
-__all__ = ["build_parser", "main"]
+__all__ = ["COMMANDS", "build_parser", "main", "run"]
 
+PROGRAM = "compressai-gen"
 SUFFIX = ".cgen"
 STANDARD = "-"
 """Stands for standard input and output."""
@@ -39,75 +44,104 @@ _SAVED_AS = {
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
 }
 
-_PATHS = """
-INPUT is a file, a folder (all files of the kind below it), or - for standard input. OUTPUT is a file for one input
-file, - for standard output, and otherwise a folder, which is made where it is missing. Existing files are replaced.
-"""
+
+class Command(NamedTuple):
+    """A command of the program.
+
+    Attributes:
+        help: what it does, in a few words.
+        parser: ``module:function`` that adds what it takes to a parser, below :mod:`compressai_gen.parsers`.
+        program: ``module:function`` that runs it, with its arguments and the name that its messages call it by, and
+            returns the exit status.
+    """
+
+    help: str
+    parser: str
+    program: str
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="compressai-gen", description="Compress pictures with generative codecs.")
-    parser.add_argument("--version", action="version", version=f"compressai-gen {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="encode | decode | info | models")
+COMMANDS = {
+    "encode": Command("pictures to .cgen files", "pictures:encode", "cli:encode_files"),
+    "decode": Command(".cgen files to pictures", "pictures:decode", "cli:decode_files"),
+    "info": Command("what is in .cgen files", "pictures:info", "cli:tell_files"),
+    "models": Command("what the zoo has", "pictures:models", "cli:list_models"),
+    "eval": Command("measure codecs on a dataset", "evaluation:evaluate", "eval.cli:main"),
+    "compare": Command("draw crops of codecs at matched bytes", "evaluation:compare", "eval.compare:main"),
+    "ablation": Command("measure what each part of a codec is worth", "evaluation:ablation", "eval.ablation:main"),
+    "bench": Command("measure speed and memory of codecs", "evaluation:bench", "bench:main"),
+    "train": Command("train a codec from a recipe", "training:train", "train.__main__:main"),
+    "publish": Command("put a training run into the zoo", "training:publish", "zoo.publish:main"),
+    "leaderboard": Command("submit, verify and rank streams", "leaderboard:leaderboard", "leaderboard.cli:main"),
+    "tools": Command("run CompressAI's own programs", "tools:tools", "tools:main"),
+    "completion": Command("print a shell's completion script", "tools:completion", "cli:print_completion"),
+}
+"""All commands, in the order of the help page."""
 
-    sub = commands.add_parser("encode", help="pictures to .cgen files", description=f"Compress pictures.{_PATHS}")
-    sub.add_argument("paths", nargs="+", metavar="INPUT… OUTPUT", help="picture files or folders, then where to write")
-    sub.add_argument("--model", choices=MODELS, default="cgdm", help="codec (default: %(default)s)")
-    rate = sub.add_mutually_exclusive_group()
-    rate.add_argument("--quality", type=int, help=f"1 (fewest bits) to 5 (default: {DEFAULT_QUALITY})")
-    rate.add_argument("--target-bpp", type=float, metavar="BPP", help="highest quality within so many bits per pixel")
-    rate.add_argument("--target-bytes", type=int, metavar="N", help="highest quality within a file of so many bytes")
-    sub.add_argument(
-        "--online-steps", type=int, default=0, metavar="N", help="search for better bits, seconds a step (cgdm)"
+
+def build_parser(filled: bool = True) -> argparse.ArgumentParser:
+    """Return the parser of the whole program.
+
+    Args:
+        filled: whether its commands have their arguments; without, it only knows their names, and is there at once.
+    """
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Compress pictures with generative codecs, and measure codecs.",
+        epilog=f"{PROGRAM} COMMAND --help tells what a command takes, with examples.",
     )
-    sub.add_argument("--roi", metavar="MASK", help="picture of the same size, bright where bits matter most (mridc)")
-    sub.add_argument("--seed", type=int, help="of the decoder's noise (default: follows from the stream)")
-    _add_machine(sub)
-    sub.set_defaults(run=_encode)
-
-    sub = commands.add_parser("decode", help=".cgen files to pictures", description=f"Decompress files.{_PATHS}")
-    sub.add_argument("paths", nargs="+", metavar="INPUT… OUTPUT", help=".cgen files or folders, then where to write")
-    sub.add_argument(
-        "--steps", type=int, choices=(0, *STEPS), help="of the diffusion sampler; 0: without (default: the model's)"
-    )
-    sub.add_argument("--seed", type=int, help="of the noise (default: the file's)")
-    sub.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures")
-    sub.add_argument(
-        "--format",
-        choices=[suffix[1:] for suffix in _SAVED_AS],
-        default="png",
-        help="of pictures in folders and on standard output (default: %(default)s); a file's name says its own",
-    )
-    _add_machine(sub)
-    sub.set_defaults(run=_decode)
-
-    sub = commands.add_parser("info", help="what is in .cgen files", description="Tell what is in .cgen files.")
-    sub.add_argument("paths", nargs="+", metavar="INPUT", help=".cgen files or folders, or - for standard input")
-    sub.add_argument(
-        "--streams", action="store_true", help="decode the symbols and tell how many bytes each kind takes"
-    )
-    sub.add_argument("--json", action="store_true", help="one JSON object per file and line")
-    sub.set_defaults(run=_info)
-
-    sub = commands.add_parser("models", help="what the zoo has", description="List the pretrained models.")
-    sub.add_argument("--json", action="store_true", help="as JSON")
-    sub.set_defaults(run=_models)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(dest="program_command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.help)
+        if filled:
+            _fill_of(command)(sub)
     return parser
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="such as cpu or cuda (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0, 2 if anything could not be done, 130 when interrupted."""
-    args = build_parser().parse_args(argv)
-    return exit_status(lambda: args.run(args), "interrupted; files that are written are whole")
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in COMMANDS:
+        build_parser(filled=False).parse_args(argv)  # prints help, the version or an error, and ends the program
+    return run(argv[0], argv[1:], f"{PROGRAM} {argv[0]}")
+
+
+def run(name: str, argv: Sequence[str] | None, prog: str) -> int:
+    """Run one command.
+
+    Args:
+        name: of :data:`COMMANDS`.
+        argv: the command's arguments; None: those of this process.
+        prog: what its help and errors call the program.
+
+    Returns:
+        The exit status.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS[name]
+    if name != "tools" or argv[:1] in (["-h"], ["--help"]):  # whose own arguments only the tool can read
+        make(_fill_of(command), prog).parse_args(argv)
+    return _imported(command.program)(argv, prog)
+
+
+def _fill_of(command: Command) -> Fill:
+    return _imported(f"parsers.{command.parser}")
+
+
+def _imported(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(f"compressai_gen.{module}"), name)
+
+
+def _program(fill: Fill, do: Callable[[argparse.Namespace], None], argv: Sequence[str], prog: str) -> int:
+    args = make(fill, prog).parse_args(argv)
+    return exit_status(lambda: do(args), "interrupted; files that are written are whole")
 
 
 def _encode(args: argparse.Namespace) -> None:
+    from compressai_gen.coding import encode
+    from compressai_gen.data.images import list_images
+
     prepare_torch(args.device, args.threads)
     jobs = _plan(args.paths, list_images, SUFFIX)
     # A forgotten OUTPUT would make the last picture the one that is replaced.
@@ -131,9 +165,11 @@ def _encode(args: argparse.Namespace) -> None:
 
 
 def _decode(args: argparse.Namespace) -> None:
+    from compressai_gen.coding import decode
+
     prepare_torch(args.device, args.threads)
     jobs = _plan(args.paths, _list_files, f".{args.format}")
-    _check_suffixes(jobs, list(_SAVED_AS), "pictures")
+    _check_suffixes(jobs, list(PICTURE_SUFFIXES), "pictures")
 
     def one(source: str, target: str) -> bytes:
         image = decode(_read(source), steps=args.steps, seed=args.seed, device=args.device, max_pixels=args.max_pixels)
@@ -150,6 +186,8 @@ def _decode(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
+    from compressai_gen.coding import describe
+
     sources = [source for path in args.paths for source in _expand(path, _list_files)]
     failed = 0
     for source in sources:
@@ -177,6 +215,9 @@ def _sentence(source: str, d: dict[str, Any]) -> str:
 
 
 def _models(args: argparse.Namespace) -> None:
+    from compressai_gen.zoo import QUALITIES
+    from compressai_gen.zoo.manifest import read_manifest, read_record
+
     rows = []
     for name, entry in read_manifest().items():
         record = read_record(name)
@@ -251,6 +292,8 @@ def _list_files(folder: Path) -> list[Path]:
 
 def _run(jobs: Sequence[tuple[str, str]], convert: Callable[[str, str], bytes], verb: str) -> None:
     """Converts one input after another; one that cannot be is told, and the others go on."""
+    from tqdm import tqdm
+
     failed = 0
     for source, target in tqdm(jobs, desc=verb, unit="file", disable=len(jobs) < 2, file=sys.stderr):
         try:
@@ -261,6 +304,8 @@ def _run(jobs: Sequence[tuple[str, str]], convert: Callable[[str, str], bytes], 
 
 
 def _report(source: str, error: CompressaiGenError) -> int:
+    from tqdm import tqdm
+
     message = str(error)
     tqdm.write(f"error: {message if source in message else f'{source}: {message}'}", file=sys.stderr)
     return 1
@@ -291,3 +336,16 @@ def _write(data: bytes, target: str) -> None:
         return
     with replacing(target) as temporary:
         temporary.write_bytes(data)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    with extra("completion"):
+        import shtab
+    print(shtab.complete(build_parser(), args.shell))
+
+
+encode_files = functools.partial(_program, pictures.encode, _encode)
+decode_files = functools.partial(_program, pictures.decode, _decode)
+tell_files = functools.partial(_program, pictures.info, _info)
+list_models = functools.partial(_program, pictures.models, _models)
+print_completion = functools.partial(_program, completion_parser, _completion)

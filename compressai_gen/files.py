@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from compressai_gen.errors import CompressaiGenError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["escape_markdown", "file_name", "markdown_table", "replacing", "write_json", "write_table"]
 

@@ -15,12 +15,12 @@ import compressai.utils
 import compressai_gen  # noqa: F401  (registers the models)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m compressai_gen.tools") -> int:
     """Runs the tool that the first argument names; the others are the tool's."""
     argv = sys.argv[1:] if argv is None else argv
     tools = sorted(module.name for module in pkgutil.iter_modules(compressai.utils.__path__) if module.ispkg)
     if not argv or argv[0] not in tools:
-        print(f"usage: python -m compressai_gen.tools TOOL …; tools: {', '.join(tools)}", file=sys.stderr)
+        print(f"usage: {prog} TOOL …; tools: {', '.join(tools)}", file=sys.stderr)
         return 2
     sys.argv = [f"compressai.utils.{argv[0]}", *argv[1:]]
     runpy.run_module(f"compressai.utils.{argv[0]}", run_name="__main__", alter_sys=True)

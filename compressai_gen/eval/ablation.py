@@ -6,7 +6,6 @@ and then put something simpler in the place of one.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,8 @@ from compressai_gen.eval.store import RowStore
 from compressai_gen.files import write_table
 from compressai_gen.metrics import DEFAULT_METRICS, ReferenceMetrics
 from compressai_gen.metrics.full_reference import central_quarter
+from compressai_gen.parsers.common import make
+from compressai_gen.parsers.evaluation import ablation as arguments
 from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = ["VARIANTS", "ablate", "main"]
@@ -91,16 +92,9 @@ def ablate(model: str, qualities: Sequence[int], dataset: str, data_root: str | 
     return table
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m compressai_gen.eval.ablation") -> int:
     """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
-    parser = argparse.ArgumentParser("python -m compressai_gen.eval.ablation", description=__doc__.splitlines()[0])
-    parser.add_argument("model", help=f"one of {', '.join(VARIANTS)}")
-    parser.add_argument("--qualities", nargs="+", type=int, default=[2], metavar="Q", help="default: 2")
-    parser.add_argument("--dataset", default="kodak", help="known name or folder of images (default: %(default)s)")
-    parser.add_argument("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
-    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images")
-    parser.add_argument("--output", type=Path, default=Path("results/ablation"), help="folder (default: %(default)s)")
-    args = parser.parse_args(argv)
+    args = make(arguments, prog).parse_args(argv)
 
     def run() -> None:
         prepare_torch("cpu", None)

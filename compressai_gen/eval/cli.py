@@ -26,7 +26,9 @@ from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.stamp import Stamp
 from compressai_gen.eval.store import RowStore
-from compressai_gen.metrics import DEFAULT_METRICS, FEATURES, METRICS, PatchFeatures, ReferenceMetrics
+from compressai_gen.metrics import DEFAULT_METRICS, FEATURES, PatchFeatures, ReferenceMetrics
+from compressai_gen.parsers.common import make
+from compressai_gen.parsers.evaluation import evaluate
 from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = ["main"]
@@ -35,61 +37,22 @@ __all__ = ["main"]
 _KEPT_ROWS, _KEPT_FEATURES, _STAMP = ".rows.jsonl", ".features", ".written.json"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m compressai_gen.eval",
-        description="Measure codecs on a dataset, by real bytes, and write tables and plots.",
-    )
-    add = parser.add_argument
-    add("--models", nargs="*", metavar="NAME", help="codecs under test (default: all models of this package)")
-    add("--qualities", nargs="+", type=int, metavar="Q", help="qualities of the models (default: all)")
-    add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
-    add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
-    add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: {' '.join(DEFAULT_METRICS)})")
-    choices = [*FEATURES, "none"]
-    add("--fid-features", choices=choices, default="none", help="network of FID and KID (default: %(default)s)")
-    add("--baselines", nargs="*", default=[], metavar="NAME", help="codecs to compare with, at all their qualities")
-    add(
-        "--checkpoint",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar=("ARCH", "FILE"),
-        help="a further baseline: an architecture of CompressAI or of this package, and a file of weights per quality "
-        "from the fewest bits up; may be repeated",
-    )
-    add("--anchor", metavar="NAME", help="codec that BD-rates are relative to (default: avif, else published VTM)")
-    add(
-        "--all-published",
-        action="store_true",
-        help="BD-rates and plots also of published curves that share little with the anchor or that newer ones replace",
-    )
-    add("--limit", type=int, metavar="N", help="use only the first N images")
-    add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
-    add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
-    add("--threads", type=int, metavar="N", help="CPU threads of PyTorch (default: its own choice)")
-    add("--fresh", action="store_true", help="measure everything again, whatever an earlier run left in the output")
-    add("--reconstructions", action="store_true", help="keep the decoded images")
-    add("--report", action="store_true", help="also write report.html, one file with tables, plots and pictures")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m compressai_gen.eval") -> int:
     """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(argv)
+    args = make(evaluate, prog).parse_args(argv)
+    args.invocation = shlex.join([*prog.split(), *argv])
     return exit_status(
-        lambda: _run(args, argv), "interrupted; no tables were written, and the same command goes on from here"
+        lambda: _run(args), "interrupted; no tables were written, and the same command goes on from here"
     )
 
 
-def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+def _run(args: argparse.Namespace) -> None:
     with launched_processes() as processes:
-        _evaluate(args, argv, processes)
+        _evaluate(args, processes)
 
 
-def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processes) -> None:
+def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
     device = prepare_torch(processes.device(args.device), args.threads)
     with processes.main_first():
         dataset = load_dataset(args.dataset, args.data_root, args.limit)
@@ -113,7 +76,7 @@ def _evaluate(args: argparse.Namespace, argv: Sequence[str], processes: Processe
     images = tables.per_image(measured)
     summary = _add_published(tables.summarize(images, of_set), dataset)
     environment = {
-        "command": shlex.join(["python", "-m", "compressai_gen.eval", *argv]),
+        "command": args.invocation,
         "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
         "processes": processes.count,
         **describe_environment(device),
@@ -187,6 +150,8 @@ def _metrics(names: Sequence[str] | None, device: torch.device, processes: Proce
 
 
 def _features(name: str, device: torch.device, output: Path) -> FeatureStore | None:
+    if name not in (*FEATURES, "none"):
+        raise MetricError(f"--fid-features is one of {', '.join(FEATURES)} or none, not {name!r}")
     return None if name == "none" else FeatureStore(output / _KEPT_FEATURES, PatchFeatures(name, device))
 
 

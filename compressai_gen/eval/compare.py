@@ -29,11 +29,12 @@ from compressai_gen.files import replacing
 from compressai_gen.layers.transforms import BLOCK
 from compressai_gen.metrics import METRICS, ReferenceMetrics
 from compressai_gen.models import MRIDC
+from compressai_gen.parsers.common import make
+from compressai_gen.parsers.evaluation import compare as arguments
 from compressai_gen.programs import exit_status, prepare_torch
 
 __all__ = [
     "Column",
-    "build_parser",
     "compare",
     "comparison_figure",
     "detailed_crop",
@@ -190,39 +191,10 @@ def compare(
         figure.savefig(temporary, format="png")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    parser = argparse.ArgumentParser(
-        "python -m compressai_gen.eval.compare", description="Write a figure of crops at matched bytes."
-    )
-    add = parser.add_argument
-    add(
-        "codecs",
-        nargs="+",
-        metavar="CODEC",
-        help="name, name@quality, or either with :option=value,… of one of our models, as cgdm:steps=0",
-    )
-    add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
-    add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
-    add("--images", nargs="+", metavar="NAME", help="images of it (default: the first three)")
-    add("--crops", nargs="+", type=_corner, metavar="LEFT,TOP", help="one per image (default: the most detailed)")
-    add("--size", type=int, default=192, help="of the crops in pixels (default: %(default)s)")
-    add("--bpp", type=float, default=0.1, help="rate that each codec's quality is chosen for (default: %(default)s)")
-    add("--masks", action="store_true", help="draw the masks of codecs that have one beside their pictures")
-    add("--device", default="cpu", help="device of models and metrics (default: %(default)s)")
-    add("--output", type=Path, metavar="PNG", help="default: results/<dataset>/comparison.png")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m compressai_gen.eval.compare") -> int:
     """Run the program and return its exit status: 0, 2 on an error of the user's, 130 when interrupted."""
-    args = build_parser().parse_args(argv)
+    args = make(arguments, prog).parse_args(argv)
     return exit_status(lambda: _run(args), "interrupted; nothing was written")
-
-
-def _corner(text: str) -> tuple[int, int]:
-    left, top = text.split(",")
-    return int(left), int(top)
 
 
 def _run(args: argparse.Namespace) -> None:

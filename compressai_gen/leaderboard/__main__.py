@@ -1,8 +1,8 @@
-"""Entry of ``python -m compressai_gen.leaderboard``."""
+"""Entry of ``python -m compressai_gen.leaderboard``, which is ``compressai-gen leaderboard``."""
 
 import sys
 
-from compressai_gen.leaderboard.cli import main
+from compressai_gen.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("leaderboard", None, "python -m compressai_gen.leaderboard"))

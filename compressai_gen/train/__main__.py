@@ -9,18 +9,15 @@ from pathlib import Path
 
 import compressai_gen  # noqa: F401  (registers the models)
 from compressai_gen.errors import DatasetError
+from compressai_gen.parsers.common import make
+from compressai_gen.parsers.training import train as arguments
 from compressai_gen.programs import exit_status
 from compressai_gen.train.recipe import load_recipe
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m compressai_gen.train") -> int:
     """Runs the command line and returns its exit status."""
-    parser = argparse.ArgumentParser("python -m compressai_gen.train", description="Train a codec from a recipe.")
-    parser.add_argument("recipe", help="a recipe's name in zoo/recipes, or a TOML file")
-    parser.add_argument("--data-root", type=Path, help="folder of the recipe's folders (default: COMPRESSAI_GEN_DATA)")
-    parser.add_argument("--output", type=Path, help="folder of checkpoints and weights (default: runs/<recipe>)")
-    parser.add_argument("--init", type=Path, help="weights (safetensors) to start from instead of the warm start")
-    args = parser.parse_args(argv)
+    args = make(arguments, prog).parse_args(argv)
     return exit_status(lambda: _run(args), "stopped; the same command goes on from the last checkpoint")
 
 

@@ -18,6 +18,8 @@ import pandas as pd
 from compressai_gen.errors import ZooError
 from compressai_gen.files import markdown_table, replacing
 from compressai_gen.metrics import MIN_OVERLAP
+from compressai_gen.parsers.common import make
+from compressai_gen.parsers.training import publish as arguments
 from compressai_gen.programs import exit_status
 from compressai_gen.resources import ZOO_DIR
 from compressai_gen.zoo import ARCHITECTURES
@@ -152,13 +154,9 @@ def _write(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m compressai_gen.zoo.publish") -> int:
     """Runs the command line and returns its exit status."""
-    parser = argparse.ArgumentParser("python -m compressai_gen.zoo.publish", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, nargs="*", help="folder of a finished training run")
-    parser.add_argument("--results", type=Path, help="an evaluation's folder, such as results/kodak")
-    parser.add_argument("--readme", type=Path, help="a README whose results section to write, with --results")
-    args = parser.parse_args(argv)
+    args = make(arguments, prog).parse_args(argv)
     return exit_status(lambda: _run(args), "interrupted; the same command starts again")
 
 
