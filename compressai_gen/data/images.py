@@ -22,6 +22,7 @@ from compressai_gen.errors import ImageError
 __all__ = [
     "IMAGE_SUFFIXES",
     "array_tensor",
+    "image_size",
     "list_images",
     "pixel_hash",
     "read_image",
@@ -68,6 +69,20 @@ def read_image(source: str | os.PathLike | BinaryIO, to_srgb: bool = False, max_
     # Pillow's format readers raise errors of many kinds on damaged files; to the user they all mean the same.
     except Exception as error:
         raise ImageError(f"{name}: not a readable image ({error})") from error
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Return width and height of a picture as its file states them, without decoding it.
+
+    Raises:
+        ImageError: the file is missing, or is not an image.
+    """
+    _check_file(Path(path))
+    try:
+        with Image.open(path, formats=_formats()) as file:
+            return file.size
+    except Exception as error:  # of many kinds, as in read_image
+        raise ImageError(f"{path}: not a readable image ({error})") from error
 
 
 def _check_file(path: Path) -> None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from compressai_gen.errors import CodecError, RecipeError
 from compressai_gen.extras import extra
 from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.train.checks import check_run, telling
 from compressai_gen.train.data import CropDataset
 from compressai_gen.train.export import described_weights, export, load_weights
 from compressai_gen.train.objectives import OBJECTIVES, Objective
@@ -55,6 +56,7 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
         output: gets ``checkpoint/`` (resumable), ``log.jsonl``, ``model.safetensors`` (EMA weights), ``record.json``.
         init: weights (safetensors) to start from instead of the warm start.
     """
+    check_run(recipe, data_root, output, init)
     accelerator = Accelerator(mixed_precision="bf16")
     # Several processes must not sample the same crops; a resumed run draws fresh ones.
     set_seed(recipe.seed, device_specific=True)
@@ -89,7 +91,9 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
     prepared, optimizer = accelerator.prepare(objective.step(model), optimizer)
     accelerator.register_for_checkpointing(ema, objective, progress)
     if checkpoint.exists():
-        accelerator.load_state(checkpoint)
+        advice = "give the recipe that made it, or remove it to start again"
+        with telling(f"the checkpoint {checkpoint} cannot be loaded", advice):
+            accelerator.load_state(checkpoint)
         ema.to(accelerator.device)
         set_seed(recipe.seed + progress.step, device_specific=True)
     bar = tqdm(total=recipe.steps, initial=progress.step, desc=recipe.name, disable=not main, mininterval=5)
@@ -102,7 +106,7 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
         with accelerator.autocast():
             loss, logs = objective(prepared, x.to(memory_format=torch.channels_last))
         if not torch.isfinite(loss):
-            raise RuntimeError(f"the loss is not finite at step {progress.step}: lower the learning rate and resume")
+            raise RecipeError(f"the loss is not finite at step {progress.step}: lower the learning rate and resume")
         accelerator.backward(loss)
         logs["grad_norm"] = accelerator.clip_grad_norm_(parameters, recipe.gradient_clip)
         optimizer.step()
@@ -185,8 +189,9 @@ def _save(accelerator: Accelerator, checkpoint: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
-    # Not as safetensors: they merge the empty tables of a model that has none yet, and then refuse to load them.
-    accelerator.save_state(fresh, safe_serialization=False)
+    with telling(f"cannot write the checkpoint {fresh}", "the last one is whole, and the same command goes on from it"):
+        # Not as safetensors: they merge the empty tables of a model that has none yet, and then refuse to load them.
+        accelerator.save_state(fresh, safe_serialization=False)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if checkpoint.exists():

@@ -9,6 +9,7 @@ from typing import Any
 
 from compressai_gen.errors import RecipeError
 from compressai_gen.resources import ZOO_DIR
+from compressai_gen.train.checks import check_values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -58,7 +59,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     """Reads a recipe by its name in the zoo (``cgdm-base``) or from a file.
 
     Raises:
-        RecipeError: there is no such recipe, or a field is missing or unknown.
+        RecipeError: there is no such recipe, or a field is missing, unknown or of an impossible value.
     """
     path = Path(name_or_path)
     if not path.is_file():
@@ -73,6 +74,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         missing = {"description", "scale", "train", "valid", "valid_images"} - recipe.data.keys()
         if missing:
             raise KeyError(f"[data] lacks {', '.join(sorted(missing))}")
+        check_values(recipe)
         return recipe
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from compressai_gen.data.images import list_images, read_image
+from compressai_gen.data.images import image_size, list_images, read_image
 from compressai_gen.errors import DatasetError
 from compressai_gen.metrics import ReferenceMetrics
 from compressai_gen.models.base import GenerativeCodec
 
-__all__ = ["validate"]
+__all__ = ["check_validation", "validate"]
 
 LARGE = 300_000
 """Pixels from which a photograph counts as large."""
@@ -23,10 +22,24 @@ METRICS = ("psnr", "lpips", "dists")
 
 def _choose(folder: Path, per_class: int) -> dict[str, list[Path]]:
     classes: dict[str, list[Path]] = {"small": [], "large": []}
-    for path in list_images(folder):
-        with Image.open(path) as image:
-            classes["large" if image.width * image.height >= LARGE else "small"].append(path)
+    for path in list_images(folder) if folder.is_dir() else []:
+        width, height = image_size(path)
+        classes["large" if width * height >= LARGE else "small"].append(path)
+    if not any(classes.values()):
+        raise DatasetError(f"no validation images in {folder}: the recipe names it below --data-root")
     return {name: paths[:: max(1, len(paths) // per_class)][:per_class] for name, paths in classes.items()}
+
+
+def check_validation(folder: Path, per_class: int) -> None:
+    """Checks that :func:`validate` will find its photographs, can read them and has its metrics.
+
+    Raises:
+        CompressaiGenError: it will not.
+    """
+    for paths in _choose(folder, per_class).values():
+        for path in paths:
+            read_image(path)
+    ReferenceMetrics(METRICS)
 
 
 def validate(model: GenerativeCodec, folder: Path, per_class: int) -> list[dict[str, float | int | str]]:
@@ -42,8 +55,6 @@ def validate(model: GenerativeCodec, folder: Path, per_class: int) -> list[dict[
         A row per quality, steps of the sampler (0 and, where there is one, the default) and size class.
     """
     chosen = _choose(folder, per_class)
-    if not any(chosen.values()):
-        raise DatasetError(f"no validation images in {folder}")
     model.update(force=True)
     metrics = ReferenceMetrics(METRICS, device=model.quality.device)
     all_steps = [0] if model.restorer is None else [0, model.default_steps]

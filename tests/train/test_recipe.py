@@ -86,3 +86,34 @@ def test_command_line_tells_bad_input_in_one_line(tmp_path, capsys, monkeypatch)
     assert "cgdm-base" in _fails(capsys, "no-such-recipe")
     assert "COMPRESSAI_GEN_DATA" in _fails(capsys, "cgdm-base")
     assert "--data-root" in _fails(capsys, "cgdm-base", "--data-root", tmp_path, "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("scale = [0.6, 2.0]", "scale = [0, 2]", r"\[data\] scale is two numbers above 0, .* not \[0, 2\]"),
+        ("scale = [0.6, 2.0]", "scale = [2.0, 0.6]", "scale"),
+        ("scale = [0.6, 2.0]", "scale = 2.0", "scale"),
+        ("scale = [0.6, 2.0]", "scale = [nan, 1]", "scale"),
+        ("batch = 10", "batch = 0", r"\[\[stages\]\] 1: batch is a whole number from 1, not 0"),
+        ("steps = 600", "steps = -1", r"\[\[stages\]\] 2: steps"),
+        ("crop = 192", "crop = 8", r"\[\[stages\]\] 2: crop is a whole number from 64, not 8"),
+        ("crop = 192", "crop = 192.5", "crop"),
+        ("decay_from = 0.55", "decay_from = 1", "decay_from is a number from 0 to below 1, not 1"),
+        ("ema_decay = 0.9985", "ema_decay = 1.5", "ema_decay"),
+        ("learning_rate = 4e-4", "learning_rate = '4e-4'", "learning_rate is a number above 0, not '4e-4'"),
+        ("learning_rate = 4e-4", "learning_rate = inf", "learning_rate"),
+        ("gradient_clip = 1.0", "gradient_clip = 0", "gradient_clip"),
+        ("checkpoint_every = 500", "checkpoint_every = 0", "checkpoint_every"),
+        ("validate_every = 5000", "validate_every = true", "validate_every is a whole number from 1, not True"),
+        ("valid_images = 3", "valid_images = 0", "valid_images"),
+        ('valid = "valid"', "valid = 3", "valid is a text"),
+        ("seed = 1", "seed = -1", "seed"),
+    ],
+)
+def test_impossible_values_are_named_when_the_recipe_is_read(tmp_path, old, new, reason):
+    path = tmp_path / "broken.toml"
+    assert old in SHIPPED
+    path.write_text(SHIPPED.replace(old, new))
+    with pytest.raises(RecipeError, match=rf"broken: .*{reason}|broken: {reason}"):
+        load_recipe(str(path))
