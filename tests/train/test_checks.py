@@ -91,7 +91,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, failure):
 
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint/whole").touch()
-    with pytest.raises(CompressaiGenError, match=r"cannot write the checkpoint .*(No space|failed writing).*; the last"):
+    with pytest.raises(
+        CompressaiGenError, match=r"cannot write the checkpoint .*(No space|failed writing).*; the last"
+    ):
         loop._save(Accelerator(), tmp_path / "checkpoint")
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["whole"]
 
