@@ -70,6 +70,7 @@ COMMANDS = {
     "ablation": Command("measure what each part of a codec is worth", "evaluation:ablation", "eval.ablation:main"),
     "bench": Command("measure speed and memory of codecs", "evaluation:bench", "bench:main"),
     "train": Command("train a codec from a recipe", "training:train", "train.__main__:main"),
+    "shards": Command("pack training pictures, check shards", "training:shards", "train.shards:main"),
     "publish": Command("put a training run into the zoo", "training:publish", "zoo.publish:main"),
     "leaderboard": Command("submit, verify and rank streams", "leaderboard:leaderboard", "leaderboard.cli:main"),
     "tools": Command("run CompressAI's own programs", "tools:tools", "tools:main"),

@@ -1,4 +1,4 @@
-"""Of ``train`` and ``publish``."""
+"""Of ``train``, ``shards`` and ``publish``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compressai_gen.parsers.common import describe
 
-__all__ = ["publish", "train"]
+__all__ = ["publish", "shards", "train"]
 
 
 def train(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,29 @@ def train(parser: argparse.ArgumentParser) -> None:
     add("--data-root", type=Path, help="folder of the recipe's folders (default: COMPRESSAI_GEN_DATA)")
     add("--output", type=Path, help="folder of checkpoints and weights (default: runs/<recipe>)")
     add("--init", type=Path, help="weights (safetensors) to start from instead of the warm start")
+
+
+def shards(parser: argparse.ArgumentParser) -> None:
+    """Add the two commands, each with its own arguments."""
+    describe(
+        parser,
+        "Pack training pictures into webdataset shards, and check shards.",
+        """
+        compressai-gen shards pack path/to/photographs path/to/shards
+        compressai-gen shards check "path/to/shards/{00000000..00000063}.tar"
+        """,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="pack | check")
+    summary = "Pack the pictures below a folder, in random order; what cannot be read is left out."
+    add = commands.add_parser("pack", help="pack a folder of pictures", description=summary).add_argument
+    add("folder", type=Path, help="searched recursively for pictures")
+    add("shards", type=Path, help="new folder of the shards")
+    add("--shard-mib", type=int, default=256, metavar="N", help="size of a shard (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the pictures' order (default: %(default)s)")
+    summary = "Read shards from end to end; exit status 2 if anything is wrong with them."
+    add = commands.add_parser("check", help="read shards from end to end", description=summary).add_argument
+    add("shards", help="folder, path or URL; {000..063} for several")
+    add("--no-decode", action="store_true", help="leave the pictures encoded")
 
 
 def publish(parser: argparse.ArgumentParser) -> None:

@@ -1,1 +1,0 @@
-"""The generative half of both codecs: denoiser, sampler, noise, guidance and tiles."""
