@@ -37,7 +37,7 @@ class CgenFile:
     """What a file holds.
 
     Attributes:
-        weights: first four bytes of the SHA-256 of the weights that made the stream.
+        weights: first four bytes of the fingerprint of the weights' coding part.
         size: the image's (height, width).
         stream: one of :meth:`compressai_gen.models.base.GenerativeCodec.compress`, its header included.
         seed: of the decoder's noise, 0 to 2^32 - 1, in place of the one that follows from the stream; or None.

@@ -216,20 +216,24 @@ def _sentence(source: str, d: dict[str, Any]) -> str:
 
 
 def _models(args: argparse.Namespace) -> None:
+    from compressai_gen.roles import ROLES
     from compressai_gen.zoo import QUALITIES
     from compressai_gen.zoo.manifest import read_manifest, read_record
 
     rows = []
     for name, entry in read_manifest().items():
+        if ROLES[0] not in entry:
+            continue
         record = read_record(name)
         rates = [row["bpp"] for row in record["validation"]]
         rows.append(
             {
-                "model": name,
-                "qualities": f"{QUALITIES[name][0]}-{QUALITIES[name][-1]}",
+                "model": entry["model"],
+                "weights": name,
+                "qualities": f"{QUALITIES[entry['model']][0]}-{QUALITIES[entry['model']][-1]}",
                 "validation_bpp": f"{min(rates):.3f}-{max(rates):.3f}",
                 "parameters": record["parameters"],
-                "weights": entry["sha256"][:8],
+                "coding": entry["fingerprint"][:8],
                 "license": entry["license"],
             }
         )

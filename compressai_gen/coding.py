@@ -17,9 +17,9 @@ from compressai_gen import zoo
 from compressai_gen.cgen import FINGERPRINT_BYTES, CgenFile, check_size
 from compressai_gen.data.images import array_tensor, read_image, rgb_tensor, to_pil
 from compressai_gen.entropy.container import HEADER_BYTES, quality_of
-from compressai_gen.errors import BitstreamError, CodecError, ImageError
+from compressai_gen.errors import BitstreamError, CodecError, ImageError, ZooError
 from compressai_gen.models.base import GenerativeCodec
-from compressai_gen.zoo.manifest import read_manifest
+from compressai_gen.zoo.manifest import find_fingerprint, find_weights
 
 __all__ = ["DEFAULT_QUALITY", "MAX_PIXELS", "decode", "describe", "encode", "load_picture"]
 
@@ -37,7 +37,7 @@ FileSource: TypeAlias = str | os.PathLike | BinaryIO | Buffer
 
 def encode(
     image: PictureSource,
-    model: str = "cgdm",
+    model: str | GenerativeCodec = "cgdm",
     quality: int | None = None,
     *,
     target_bpp: float | None = None,
@@ -53,7 +53,7 @@ def encode(
     Args:
         image: a path, an open file or the bytes of one, a Pillow image, a NumPy array (H, W, 3), or a uint8 tensor
             (3, H, W); see :func:`load_picture`.
-        model: ``cgdm`` or ``mridc``.
+        model: the name of a codec (``cgdm``), of its weights (``cgdm.<tag>``), or a model.
         quality: 1 (fewest bits) to 5; 3 without a target.
         target_bpp, target_bytes: in place of a quality, the largest file that is wanted, in bits per pixel or bytes:
             the highest quality that keeps to it is taken.
@@ -62,7 +62,7 @@ def encode(
         roi: region of interest, for ``mridc``: a picture of the same size, or a tensor (H, W) of numbers from 0 up.
             Bits go first to what is brighter or larger; the rate stays the same.
         seed: of the decoder's noise; by default it follows from the stream.
-        device: where the model runs.
+        device: where the model runs, if it is given by name.
         progress: whether to show a bar for online optimization, which Ctrl-C then ends early.
 
     Returns:
@@ -72,24 +72,23 @@ def encode(
         ImageError: the picture cannot be read.
         CodecError: model, quality or an option is unknown, or no quality keeps to the target.
     """
-    if model not in zoo.MODELS:
-        raise CodecError(f"no model {model!r}; there are {', '.join(zoo.MODELS)}")
     if sum(value is not None for value in (quality, target_bpp, target_bytes)) > 1:
         raise CodecError("quality, target_bpp and target_bytes exclude each other: give one")
     if seed is not None and not 0 <= seed < 2**32:
         raise CodecError(f"seed is a number from 0 to 2^32 - 1, not {seed!r}")
     picture = load_picture(image)
-    codec = _model(model, str(device))
+    codec = _named(model, str(device)) if isinstance(model, str) else _checked(model)
     if roi is not None and not codec.knows_regions:
-        raise CodecError(f"{model} knows no region of interest: leave roi out, or take mridc")
+        raise CodecError(f"{codec.name} knows no region of interest: leave roi out, or take mridc")
     size = tuple(picture.shape[1:])
     check_size(size)
-    x = picture.to(device)[None].float().div_(255)
+    x = picture.to(codec.quality.device)[None].float().div_(255)
+    weights = bytes.fromhex(codec.fingerprint())[:FINGERPRINT_BYTES]
     options: dict[str, Any] = {} if roi is None else {"importance": _importance(roi, size)}
 
     def file_of(quality: int, **more: Any) -> bytes:
         out = codec.compress(x, quality, **options, **more)
-        return CgenFile(_fingerprint(model), size, out["strings"][0][0], seed).to_bytes()
+        return CgenFile(weights, size, out["strings"][0][0], seed).to_bytes()
 
     online: dict[str, Any] = {"online_steps": online_steps, "progress": progress} if online_steps else {}
     if target_bpp is None and target_bytes is None:
@@ -98,9 +97,10 @@ def encode(
     best = _highest_within(limit, file_of, codec.n_qualities)
     if best is None:
         smallest = len(file_of(1))
+        bpp = 8 * smallest / (size[0] * size[1])
         raise CodecError(
-            f"{model} needs {smallest} bytes ({8 * smallest / (size[0] * size[1]):.4f} bpp) for this picture at its "
-            f"lowest quality, more than the {limit:.0f} that are allowed: allow more, or take another model"
+            f"{codec.name} needs {smallest} bytes ({bpp:.4f} bpp) for this picture at its lowest quality, more than "
+            f"the {limit:.0f} that are allowed: allow more, or take another model"
         )
     chosen, data = best
     tuned = file_of(chosen, **online) if online else data
@@ -123,6 +123,7 @@ def _highest_within(limit: float, file_of: Any, n_qualities: int) -> tuple[int, 
 def decode(
     data: FileSource,
     *,
+    model: GenerativeCodec | None = None,
     steps: int | None = None,
     seed: int | None = None,
     device: str | torch.device = "cpu",
@@ -132,6 +133,7 @@ def decode(
 
     Args:
         data: the bytes of the file, its path, or the open file.
+        model: what decodes it; by default the zoo's newest weights that can.
         steps: of the sampler: 0 for the base picture, or 1, 2, 4, 8; the model's default if none are given.
         seed: of the noise, in place of the file's.
         device: where the model runs.
@@ -151,7 +153,8 @@ def decode(
             f"the file states a picture of {width}x{height} pixels, more than the {max_pixels} that are allowed"
         )
     seed = file.seed if seed is None else seed
-    x_hat = _decoder_of(file, str(device)).decompress([[file.stream]], file.size, steps=steps, seed=seed)["x_hat"]
+    codec = _decoder_of(file, str(device)) if model is None else _fitting(_checked(model), file)
+    x_hat = codec.decompress([[file.stream]], file.size, steps=steps, seed=seed)["x_hat"]
     return to_pil(x_hat[0].mul_(255).round_().to(torch.uint8))
 
 
@@ -179,7 +182,7 @@ def describe(data: FileSource, streams: bool = False) -> dict[str, Any]:
         "height": height,
         "seed": file.seed,
         "weights": file.weights.hex(),
-        "weights_known": file.weights == _fingerprint(file.model),
+        "weights_known": _weights_of(file) is not None,
         "bytes": len(data),
         "bpp": round(8 * len(data) / (height * width), 4),
     }
@@ -241,20 +244,47 @@ def _importance(roi: Any, size: tuple[int, int]) -> Tensor:
     return values
 
 
-def _fingerprint(model: str) -> bytes:
-    return bytes.fromhex(read_manifest()[model]["sha256"])[:FINGERPRINT_BYTES]
+def _named(model: str, device: str) -> GenerativeCodec:
+    """The model of a codec's or of its weights' name."""
+    name, dot, _ = model.partition(".")
+    if name not in zoo.MODELS:
+        raise CodecError(f"no model {model!r}; there are {', '.join(zoo.MODELS)}")
+    return _model(find_weights(name, model if dot else None), name, device)
+
+
+def _checked(model: Any) -> GenerativeCodec:
+    if not isinstance(model, GenerativeCodec):
+        raise CodecError(f"model is a name or a codec's model, not {type(model).__name__}")
+    if model.training:
+        raise CodecError(f"this {model.name} is in training mode: call its eval() first")
+    return model
+
+
+def _fitting(model: GenerativeCodec, file: CgenFile) -> GenerativeCodec:
+    if file.model != model.name:
+        raise BitstreamError(f"the file was made by {file.model!r}: decode it with that, not with {model.name}")
+    if (here := model.fingerprint()[: 2 * FINGERPRINT_BYTES]) != file.weights.hex():
+        raise BitstreamError(
+            f"the file was made with a coding part {file.weights.hex()}…, that of this {model.name} is {here}…: "
+            "decode it with the model that made it"
+        )
+    return model
+
+
+def _weights_of(file: CgenFile) -> str | None:
+    try:
+        return find_fingerprint(file.model, file.weights.hex())
+    except ZooError:
+        return None
 
 
 def _decoder_of(file: CgenFile, device: str) -> GenerativeCodec:
-    here = _fingerprint(file.model)
-    if file.weights != here:
-        raise BitstreamError(
-            f"the file was made with {file.model} weights {file.weights.hex()}…, this version has {here.hex()}…: "
-            "install the version of compressai-gen that it was made with"
-        )
-    return _model(file.model, device)
+    try:
+        return _model(find_fingerprint(file.model, file.weights.hex()), file.model, device)
+    except ZooError as error:
+        raise BitstreamError(f"the file cannot be decoded: {error}") from error
 
 
 @functools.lru_cache(maxsize=4)
-def _model(name: str, device: str) -> GenerativeCodec:
-    return zoo.MODELS[name](quality=DEFAULT_QUALITY).to(device)
+def _model(weights: str, name: str, device: str) -> GenerativeCodec:
+    return zoo.MODELS[name](quality=DEFAULT_QUALITY, weights=weights).to(device)

@@ -19,7 +19,7 @@ from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.entropy.rans import guarded
 from compressai_gen.errors import BitstreamError, CodecError
 from compressai_gen.weights import download_state, first_line, read_state
-from compressai_gen.zoo.manifest import fingerprint
+from compressai_gen.zoo.manifest import output_version
 
 __all__ = ["PUBLISHED_MODELS", "checkpoint_codec", "published_codec"]
 
@@ -142,4 +142,4 @@ def checkpoint_codec(architecture: str, paths: Sequence[Path], device: str | tor
 
 def _version(name: str) -> str:
     """What decides the figures of given weights."""
-    return f"compressai {version('compressai')} torch {torch.__version__} {fingerprint(name)}"
+    return f"compressai {version('compressai')} torch {torch.__version__} {output_version(None)}"

@@ -88,24 +88,25 @@ def _options(name: str, settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _zoo_codec(name: str, qualities: tuple[int, ...], device: str | torch.device) -> LearnedCodec:
     from compressai_gen import zoo
+    from compressai_gen.zoo.manifest import output_version
 
     load = zoo.MODELS[name]
-    return LearnedCodec(name, qualities, lambda q: load(q, pretrained=True), device, zoo.fingerprint(name))
+    return LearnedCodec(name, qualities, lambda q: load(q, pretrained=True), device, output_version(name))
 
 
 def decoder_reference(codec: Codec) -> dict[str, str]:
     """Return what must agree where streams of a codec are decoded.
 
-    Beside the name, which has the options, that is, for our models, the SHA-256 of the weights, and for a third-party
-    codec its package with version. Classical formats are standards, which every decoder follows.
+    Beside the name, which has the options, that is, for our models, the fingerprint of the weights' coding part, and
+    for a third-party codec its package with version. Classical formats are standards, which every decoder follows.
     """
     reference = {"name": codec.name}
     if isinstance(codec, PluginCodec):
         reference["package"] = codec.package
     elif (model := codec.name.partition(":")[0]) in our_models():
-        from compressai_gen.zoo.manifest import read_manifest
+        from compressai_gen.zoo.manifest import entry_of
 
-        reference["weights"] = read_manifest().get(model, {}).get("sha256", "none")
+        reference["weights"] = entry_of(model)["fingerprint"]
     return reference
 
 

@@ -22,6 +22,7 @@ from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
 from compressai_gen.entropy.exact import Snap, encode_at_safe_phase
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 from compressai_gen.layers.precision import bfloat16_autocast
+from compressai_gen.roles import fingerprint, split
 
 __all__ = ["DecoderOptions", "GenerativeCodec"]
 
@@ -71,6 +72,8 @@ class GenerativeCodec(CompressionModel):
     name: str
     defaults: ClassVar[Mapping[str, Any]]
     """Configuration of the parts; see :func:`compressai_gen.configuration.resolve`."""
+    coding: ClassVar[tuple[str, ...]]
+    """Modules and tensors that decide symbols; see :mod:`compressai_gen.roles`."""
     optional: ClassVar[frozenset[str]] = frozenset({"restorer", "restorer.guidance", "syntax"})
     """Parts that may be left out."""
     n_qualities = 5
@@ -96,6 +99,10 @@ class GenerativeCodec(CompressionModel):
         model = cls(**config)
         model.load_state_dict(state_dict)
         return model
+
+    def fingerprint(self) -> str:
+        """Returns that of the coding part, by which files name it; see :func:`compressai_gen.roles.fingerprint`."""
+        return fingerprint(split(self.state_dict(), self.coding)["coding"])
 
     @abstractmethod
     def analyze(self, x: Tensor, quality: Tensor) -> Sequence[Any]:

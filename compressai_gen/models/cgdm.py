@@ -90,6 +90,7 @@ class CGDM(GenerativeCodec):
         },
         "syntax": {"class": SyntaxCodec.__name__},
     }
+    coding = ("latent_codec", "-latent_codec.h_a", "syntax.entropy_bottleneck")
 
     def __init__(self, **config: Any):
         super().__init__(config)

@@ -110,6 +110,8 @@ class MRIDC(GenerativeCodec):
         },
     }
 
+    coding = ("quantizer", "predictor", "mask_predictor", "code_std", "tokens_per_position")
+
     def __init__(self, **config: Any):
         super().__init__(config)
         parts, n, levels = self.config, self.n_qualities, len(DENSITIES[0])
@@ -121,7 +123,7 @@ class MRIDC(GenerativeCodec):
         self.predictor = build(parts["predictor"], channels=channels, entries=entries, levels=levels)
         self.mask_predictor = build(parts["mask_predictor"], densities=len(DENSITIES))
         self.register_buffer("code_std", torch.ones(channels))
-        self.register_buffer("tokens_per_position", torch.tensor(TOKENS_PER_POSITION), persistent=False)
+        self.register_buffer("tokens_per_position", torch.tensor(TOKENS_PER_POSITION))
         context |= {"latent_channels": channels + levels, "feature_widths": self.g_s.feature_widths}
         self.restorer = Restorer.from_config(parts["restorer"], **context)
 

@@ -17,7 +17,7 @@ def train(parser: argparse.ArgumentParser) -> None:
         "Train a codec from a recipe.",
         """
         compressai-gen train cgdm-base --data-root path/to/photographs
-        compressai-gen train my-recipe.toml --init runs/cgdm-base/model.safetensors
+        compressai-gen train my-recipe.toml --init runs/cgdm-base
         """,
     )
     add("recipe", help="a recipe's name in zoo/recipes, or a TOML file")
@@ -60,5 +60,6 @@ def publish(parser: argparse.ArgumentParser) -> None:
         """,
     )
     add("run", type=Path, nargs="*", help="folder of a finished training run")
+    add("--tag", help="of the weights of the runs, such as v1; needed with runs")
     add("--results", type=Path, help="an evaluation's folder, such as results/kodak")
     add("--readme", type=Path, help="a README whose results section to write, with --results")

@@ -1,4 +1,4 @@
-"""Turns a trained model into the two files that the zoo ships: half-precision weights and a record of how they came."""
+"""Turns a trained model into what the zoo ships: half-precision weights of each role, and a record of how they came."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from torch import Tensor, nn
 from compressai_gen._version import __version__
 from compressai_gen.errors import RecipeError
 from compressai_gen.files import replacing, write_json
+from compressai_gen.roles import ROLES, fingerprint, split
 from compressai_gen.train.recipe import Recipe
 
-__all__ = ["described_weights", "export", "half_precision_state", "load_weights"]
+__all__ = ["described_weights", "export", "half_precision_state", "load_weights", "weight_files", "write_weights"]
+
+_LOWERED = {"psnr": "mse_weight", "lpips": "lpips_weight", "dists": "dists_weight"}
+# Metrics by name, and what an objective weighs them by.
 
 
 @torch.no_grad()
@@ -43,14 +47,31 @@ def _is_weight(name: str, tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dim() >= 2 and "entropy_bottleneck" not in name and "log_" not in name
 
 
+def write_weights(state: dict[str, Tensor], path: Path) -> None:
+    """Writes tensors as safetensors; the same tensors give the same bytes."""
+    with replacing(path) as temporary:
+        save_file(state, temporary)
+        temporary.chmod(0o644)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Files of weights that a path names: itself, or those of both roles in the folder of a run."""
+    return [path / f"{role}.safetensors" for role in ROLES] if path.is_dir() else [path]
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads weights; parts that the file has nothing of, such as a denoiser, stay as they are.
+    """Loads weights; parts that the files have nothing of, such as a denoiser, stay as they are.
+
+    Args:
+        model: gets them.
+        path: a file, or the folder of a run.
 
     Raises:
-        RecipeError: the file is missing, is not safetensors, or is another model's.
+        RecipeError: a file is missing, is not safetensors, or is another model's.
     """
     try:
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        state = {k: v for file in weight_files(path) for k, v in load_file(file).items()}
+        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         parts = {name.split(".")[0] for name in state}
         untouched = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in parts}
         model.load_state_dict(untouched | state)
@@ -59,27 +80,40 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def described_weights(path: Path) -> dict[str, Any]:
-    """Returns the SHA-256 of a weight file and, where its record lies beside it, the recipe and run that made it.
+    """Returns the SHA-256 of weights and, where their record is found, the recipe and run that made them.
 
-    A record is ``record.json`` in a run's folder and ``<model>.json`` in the zoo.
+    Of a folder, both roles' files count, one after the other. A record is ``record.json`` in a run's folder.
     """
-    described: dict[str, Any] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    for beside in (path.with_name("record.json"), path.with_suffix(".json")):
+    data = b"".join(file.read_bytes() for file in weight_files(path))
+    described: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest()}
+    folder = path if path.is_dir() else path.parent
+    for beside in (folder / "record.json", path.with_suffix(".json")):
         if beside.is_file():
             record = json.loads(beside.read_text(encoding="utf-8"))
-            return described | {"recipe": record["recipe"]["name"], "run": record["run"]}
+            known = {key: record[key] for key in ("run", "fingerprint", "trained_on") if key in record}
+            return described | {"recipe": record["recipe"]["name"]} | known
     return described
 
 
 def export(model: nn.Module, recipe: Recipe, output: Path, validation: list[dict], run: dict[str, Any]) -> None:
-    """Writes ``model.safetensors`` and ``record.json`` into ``output``, each whole or not at all."""
-    with replacing(output / "model.safetensors") as temporary:
-        save_file(half_precision_state(model), temporary, metadata={"model": recipe.model, "recipe": recipe.name})
+    """Writes ``coding.safetensors``, ``networks.safetensors`` and ``record.json``, each whole or not at all."""
+    parts = split(half_precision_state(model), model.coding)
+    for role, state in parts.items():
+        write_weights(state, output / f"{role}.safetensors")
     record = {
         "recipe": asdict(recipe),
         "run": run,
         "software": {"compressai_gen": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "config": model.config,
+        "fingerprint": fingerprint(parts["coding"]),
+        "trained_on": _trained_on(recipe.objective, run),
         "parameters": sum(p.numel() for p in model.parameters()),
         "validation": validation,
     }
     write_json(record, output / "record.json")
+
+
+def _trained_on(objective: dict[str, Any], run: dict[str, Any]) -> list[str]:
+    """Metrics that an objective lowers, and those of the weights that it started from."""
+    before = run.get("init", {}).get("trained_on", [])
+    return [metric for metric, weight in _LOWERED.items() if metric in before or objective.get(weight)]

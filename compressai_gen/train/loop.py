@@ -53,8 +53,9 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
     Args:
         recipe: see :func:`compressai_gen.train.recipe.load_recipe`.
         data_root: folder in which the recipe's training and validation folders lie.
-        output: gets ``checkpoint/`` (resumable), ``log.jsonl``, ``model.safetensors`` (EMA weights), ``record.json``.
-        init: weights (safetensors) to start from instead of the warm start.
+        output: gets ``checkpoint/`` (resumable), ``log.jsonl``, and of the EMA weights ``coding.safetensors``,
+            ``networks.safetensors`` and ``record.json``.
+        init: weights to start from instead of the warm start: a file (safetensors), or the folder of a run.
     """
     check_run(recipe, data_root, output, init)
     accelerator = Accelerator(mixed_precision="bf16")

@@ -14,9 +14,9 @@ from compressai_gen.configuration import resolve
 from compressai_gen.errors import ZooError
 from compressai_gen.models import CGDM, MRIDC, HiFiC
 from compressai_gen.models.base import GenerativeCodec
-from compressai_gen.zoo.manifest import fingerprint, load_weights, model_config
+from compressai_gen.zoo.manifest import entry_of, find_weights, load_weights, tags
 
-__all__ = ["ARCHITECTURES", "MODELS", "QUALITIES", "cgdm", "fingerprint", "mridc"]
+__all__ = ["ARCHITECTURES", "MODELS", "QUALITIES", "cgdm", "mridc"]
 
 ARCHITECTURES: dict[str, type[GenerativeCodec]] = {cls.name: cls for cls in (CGDM, MRIDC)}
 """Class of each model by name."""
@@ -26,7 +26,12 @@ QUALITIES = {name: tuple(range(1, cls.n_qualities + 1)) for name, cls in ARCHITE
 
 
 def cgdm(
-    quality: int, metric: str = "mse", pretrained: bool = True, progress: bool = True, **kwargs: Any
+    quality: int,
+    metric: str = "mse",
+    pretrained: bool = True,
+    progress: bool = True,
+    weights: str | None = None,
+    **kwargs: Any,
 ) -> GenerativeCodec:
     """CGDM, about 0.05 to 0.4 bpp on Kodak; see :class:`compressai_gen.models.CGDM`.
 
@@ -36,19 +41,27 @@ def cgdm(
             rate, squared error, LPIPS and DISTS together.
         pretrained: whether to load the zoo's weights.
         progress: accepted for CompressAI's sake; weights are read from disk in a moment.
-        **kwargs: of the class, in place of the zoo's configuration.
+        weights: which ones, ``cgdm.<tag>``; the newest by default.
+        **kwargs: of the class, in place of the configuration of the weights.
 
     Raises:
-        ZooError: the quality or metric is unknown, or the weights are missing or not what the manifest says.
+        ZooError: the quality, metric or name of the weights is unknown, or the weights are missing or not what the
+            manifest says.
+        CodecError: the configuration has something that the class has not.
     """
-    return _load("cgdm", quality, metric, pretrained, kwargs)
+    return _load("cgdm", quality, metric, pretrained, weights, kwargs)
 
 
 def mridc(
-    quality: int, metric: str = "mse", pretrained: bool = True, progress: bool = True, **kwargs: Any
+    quality: int,
+    metric: str = "mse",
+    pretrained: bool = True,
+    progress: bool = True,
+    weights: str | None = None,
+    **kwargs: Any,
 ) -> GenerativeCodec:
     """MRIDC, about 0.007 to 0.055 bpp on Kodak; see :class:`compressai_gen.models.MRIDC`, arguments as :func:`cgdm`."""
-    return _load("mridc", quality, metric, pretrained, kwargs)
+    return _load("mridc", quality, metric, pretrained, weights, kwargs)
 
 
 MODELS = {"cgdm": cgdm, "mridc": mridc}
@@ -59,17 +72,22 @@ image_models.update(MODELS)
 model_architectures.update(ARCHITECTURES, hific=HiFiC)
 
 
-def _load(name: str, quality: int, metric: str, pretrained: bool, config: dict[str, Any]) -> GenerativeCodec:
+def _load(
+    name: str, quality: int, metric: str, pretrained: bool, weights: str | None, config: dict[str, Any]
+) -> GenerativeCodec:
     if quality not in QUALITIES[name]:
         raise ZooError(f"{name} has qualities {QUALITIES[name][0]} to {QUALITIES[name][-1]}, not {quality!r}")
     if metric != "mse":
         raise ZooError(f"{name} has one set of weights, under metric 'mse'; there is none for {metric!r}")
-    cls = ARCHITECTURES[name]
-    model = cls(**resolve(resolve(cls.defaults, model_config(name), cls.optional), config, cls.optional))
+    cls, stated = ARCHITECTURES[name], {}
+    if pretrained or weights is not None or tags(name):
+        weights = find_weights(name, weights)
+        stated = entry_of(name, weights)["config"]
+    model = cls(**resolve(resolve(cls.defaults, stated, cls.optional), config, cls.optional))
     if pretrained:
         try:
-            model.load_state_dict(load_weights(name))
+            model.load_state_dict(load_weights(weights))
         except RuntimeError as error:
-            raise ZooError(f"the zoo's {name} weights do not fit the configuration {config}: {error}") from error
+            raise ZooError(f"the weights {weights} do not fit the configuration {config}: {error}") from error
     model.quality.fill_(quality)
     return model.eval()

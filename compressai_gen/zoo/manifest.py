@@ -1,23 +1,54 @@
-"""The manifest of the zoo, and weights read by hash."""
+"""The manifest of the zoo: the weights of each model, by tag, and how they are found, checked and read.
+
+``manifest.json`` is keyed ``name.tag``, in the order of publication. An entry states
+
+===================  ==================================================================================================
+model, class         name of the codec and of its class
+config               the class' resolved configuration, with all that an encoder and a decoder need beside the weights
+trained_on           what the weights were trained to lower
+fingerprint          of the coding part; see :mod:`compressai_gen.roles`
+coding, networks     the two files: ``file``, ``sha256``, ``bytes`` and, where they are not in the package, ``url``
+version              of compressai-gen that had them first
+card, record         files that tell people and programs how they came; ``recipe`` is the last one that trained them
+license              of the weights
+===================  ==================================================================================================
+
+An entry without files is of weights that this version no longer has, so that their streams are told what they need.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from compressai_gen import resources
 from compressai_gen.errors import ZooError
+from compressai_gen.files import replacing
+from compressai_gen.roles import ROLES
 
-__all__ = ["fingerprint", "load_weights", "model_config", "read_manifest", "read_record"]
+__all__ = [
+    "entry_of",
+    "find_fingerprint",
+    "find_weights",
+    "load_weights",
+    "output_version",
+    "read_manifest",
+    "read_record",
+    "tags",
+]
+
+Entry = dict[str, Any]
 
 
-def read_manifest() -> dict[str, dict[str, Any]]:
-    """Returns the entry of each model: ``file``, ``sha256``, ``config``, ``recipe``, ``license``.
+def read_manifest() -> dict[str, Entry]:
+    """Returns the entries by ``name.tag``, the oldest first.
 
     Raises:
         ZooError: the manifest is missing or not JSON.
@@ -31,13 +62,58 @@ def read_manifest() -> dict[str, dict[str, Any]]:
         raise ZooError(f"the zoo manifest {path} is damaged ({error}): install compressai-gen again") from error
 
 
-def model_config(name: str) -> dict[str, Any]:
-    """Returns the constructor's arguments of a model's shipped weights; empty where none are shipped."""
-    return read_manifest().get(name, {}).get("config", {})
+def tags(model: str) -> list[str]:
+    """Names of the weights of a model that this version has, the oldest first."""
+    return [name for name, entry in read_manifest().items() if entry["model"] == model and ROLES[0] in entry]
+
+
+def find_weights(model: str, weights: str | None = None) -> str:
+    """Returns the name of a model's newest weights, or checks the name of given ones.
+
+    Raises:
+        ZooError: there are no such weights, or they are another model's.
+    """
+    known = tags(model)
+    if weights is None:
+        if not known:
+            raise ZooError(f"the zoo has no weights of {model}: pass pretrained=False, or train them first")
+        return known[-1]
+    if weights not in known:
+        entry = read_manifest().get(weights, {})
+        if entry.get("model") == model:
+            raise ZooError(_gone(weights, entry))
+        raise ZooError(f"{model} has no weights {weights!r}; it has {', '.join(known) or 'none'}")
+    return weights
+
+
+def entry_of(model: str, weights: str | None = None) -> Entry:
+    """Returns the manifest's entry of a model's newest or given weights; errors as of :func:`find_weights`."""
+    return read_manifest()[find_weights(model, weights)]
+
+
+def find_fingerprint(model: str, start: str) -> str:
+    """Returns the name of a model's newest weights whose coding part's fingerprint begins as given.
+
+    Raises:
+        ZooError: this version has none.
+    """
+    manifest = read_manifest()
+    fitting = [n for n, entry in manifest.items() if entry["model"] == model and entry["fingerprint"].startswith(start)]
+    if not fitting:
+        here = ", ".join(f"{name} {manifest[name]['fingerprint'][:8]}…" for name in tags(model)) or "none"
+        raise ZooError(
+            f"it needs {model} weights whose coding part is {start[:8]}…; this version has {here}: install the version "
+            "of compressai-gen that it was made with, or give the model that made it"
+        )
+    return find_weights(model, fitting[-1])
+
+
+def _gone(name: str, entry: Entry) -> str:
+    return f"it needs the weights {name}, which this version no longer has: install compressai-gen {entry['version']}"
 
 
 def read_record(name: str) -> dict[str, Any]:
-    """Returns how a model's weights were trained and validated, as training wrote it.
+    """Returns how weights were trained and validated, as training wrote it.
 
     Raises:
         ZooError: the record is missing or not JSON.
@@ -49,36 +125,63 @@ def read_record(name: str) -> dict[str, Any]:
         raise ZooError(f"the record {path} cannot be read ({error}): install compressai-gen again") from error
 
 
-def fingerprint(name: str) -> str:
-    """Returns what decides a model's output: the hash of its weights and of the source that runs them."""
+def output_version(model: str | None, weights: str | None = None) -> str:
+    """Returns what decides a model's output: the hashes of its weights and of the source that runs them."""
     source = resources.source_hash("diffusion", "entropy", "layers", "metrics", "models")
-    return f"{read_manifest().get(name, {}).get('sha256')} {source}"
+    if model is None or not tags(model):
+        return source
+    entry = entry_of(model, weights)
+    return " ".join([*(entry[role]["sha256"] for role in ROLES), source])
 
 
 def load_weights(name: str) -> dict[str, Tensor]:
-    """Returns a model's state in float32, after checking the file's hash.
+    """Returns the state of ``name.tag`` in float32, after checking both files' hashes.
 
     Raises:
-        ZooError: no weights are listed, or the file is missing or not what the manifest says.
+        ZooError: a file is missing, cannot be had, or is not what the manifest says.
     """
-    entry = read_manifest().get(name)
-    if entry is None:
-        raise ZooError(f"the zoo has no weights of {name}: pass pretrained=False, or train them first")
-    path = resources.ZOO_DIR / entry["file"]
+    entry = read_manifest()[name]
+    state: dict[str, Tensor] = {}
+    for role in ROLES:
+        state |= _read(name, entry[role])
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _read(name: str, part: Entry) -> dict[str, Tensor]:
+    path = _fetch(name, part)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ZooError(f"the weights {path} are missing: install compressai-gen again") from error
     digest = hashlib.sha256(data).hexdigest()
-    if digest != entry["sha256"]:
+    if digest != part["sha256"]:
         raise ZooError(
-            f"{path} has SHA-256 {digest[:16]}… where the manifest says {entry['sha256'][:16]}…: "
+            f"{path} has SHA-256 {digest[:16]}… where the manifest says {part['sha256'][:16]}…: "
             "the file is damaged or was replaced; install compressai-gen again"
         )
     try:
-        state = safetensors.torch.load(data)
+        return safetensors.torch.load(data)
     except SafetensorError as error:
         raise ZooError(f"{path} is not a safetensors file: {error}") from error
-    state = {k.replace("restorer.denoiser.", "restorer.denoiser.unet."): v for k, v in state.items()}
-    state = {k.replace("restorer.consistency.", "restorer.guidance."): v for k, v in state.items()}
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _fetch(name: str, part: Entry) -> Path:
+    """Returns the path of a file of weights: in the package or, once it is downloaded, in the user's cache."""
+    path = resources.ZOO_DIR / part["file"]
+    if path.exists() or "url" not in part:
+        return path
+    path = resources.cache_dir() / "weights" / part["sha256"][:16] / part["file"]
+    if not path.exists():
+        with replacing(path) as temporary:
+            _download(name, part, temporary, path)
+    return path
+
+
+def _download(name: str, part: Entry, temporary: Path, path: Path) -> None:
+    try:
+        torch.hub.download_url_to_file(part["url"], str(temporary), part["sha256"])
+    except (OSError, RuntimeError) as error:
+        raise ZooError(
+            f"{name} needs {part['file']} ({part['bytes'] / 1e6:.0f} MB), which cannot be had from {part['url']} "
+            f"({error}): run once with a network, or put the file at {path}"
+        ) from error

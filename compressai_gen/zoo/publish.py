@@ -1,4 +1,4 @@
-"""Puts a finished training run into the zoo: ``python -m compressai_gen.zoo.publish runs/cgdm-base``.
+"""Puts a finished training run into the zoo: ``python -m compressai_gen.zoo.publish runs/cgdm-base --tag v1``.
 
 Copies the weights, updates the manifest and writes the card. ``--results FOLDER`` adds measured figures to the card;
 without a training run, it only rewrites the cards of all models.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from compressai_gen._version import __version__
 from compressai_gen.errors import ZooError
 from compressai_gen.files import markdown_table, replacing
 from compressai_gen.metrics import MIN_OVERLAP
@@ -22,6 +24,7 @@ from compressai_gen.parsers.common import make
 from compressai_gen.parsers.training import publish as arguments
 from compressai_gen.programs import exit_status
 from compressai_gen.resources import ZOO_DIR
+from compressai_gen.roles import ROLES
 from compressai_gen.zoo import ARCHITECTURES
 from compressai_gen.zoo.manifest import read_manifest, read_record
 
@@ -34,40 +37,69 @@ _LIMITS = {
 """Of single models, beside those of all that every card states."""
 
 
-def publish(run: Path) -> str:
-    """Copies a run's weights and record into the zoo and lists them in the manifest; returns the model's name."""
+def publish(run: Path, tag: str) -> str:
+    """Copies a run's weights and record into the zoo and lists them in the manifest.
+
+    Args:
+        run: folder of a finished training run.
+        tag: of the weights. One that is there already gets the new networks, if the coding part is the same.
+
+    Returns:
+        The weights' name, ``model.tag``.
+
+    Raises:
+        ZooError: the folder holds no finished run, or the tag is that of another coding part.
+    """
     try:
         record = json.loads((run / "record.json").read_text(encoding="utf-8"))
-        weights = (run / "model.safetensors").read_bytes()
+        files = {role: (run / f"{role}.safetensors").read_bytes() for role in ROLES}
     except OSError as error:
         raise ZooError(f"{run} is not a finished training run: {error}") from error
-    name = record["recipe"]["model"]
-    _write(ZOO_DIR / f"{name}.safetensors", weights)
-    _write(ZOO_DIR / f"{name}.json", json.dumps(record, indent=1).encode() + b"\n")
+    model = record["recipe"]["model"]
+    name = f"{model}.{tag}"
+    if not re.fullmatch(r"[\w-]+", tag):
+        raise ZooError(f"a tag consists of letters, digits, - and _, not {tag!r}")
     manifest = read_manifest() if (ZOO_DIR / "manifest.json").exists() else {}
-    manifest[name] = {
-        "file": f"{name}.safetensors",
-        "sha256": hashlib.sha256(weights).hexdigest(),
+    old = manifest.get(name, {"fingerprint": record["fingerprint"], "version": __version__})
+    if old["fingerprint"] != record["fingerprint"]:
+        raise ZooError(f"{name} has another coding part, whose files would no longer decode: publish under a new tag")
+    entry = {
+        "model": model,
+        "class": ARCHITECTURES[model].__name__,
+        "fingerprint": record["fingerprint"],
+        "trained_on": record["trained_on"],
+        "version": old["version"],
         "card": f"{name}.md",
         "record": f"{name}.json",
-        "config": record["recipe"]["config"],
         "recipe": record["recipe"]["name"],
         "license": LICENSE,
+        "config": record["config"],
     }
-    _write(ZOO_DIR / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
+    for role, data in files.items():
+        file = f"{name}.{role}.safetensors"
+        entry[role] = {"file": file, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        _write(ZOO_DIR / file, data)
+    _write(ZOO_DIR / entry["record"], json.dumps(record, indent=1).encode() + b"\n")
+    _write(ZOO_DIR / "manifest.json", json.dumps(manifest | {name: entry}, indent=1).encode() + b"\n")
     return name
 
 
 def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
     """Returns the model card of a manifest entry in Markdown."""
-    record = read_record(name)
+    record, model = read_record(name), entry["model"]
     recipe, run = record["recipe"], record["run"]
-    what = ARCHITECTURES[name].__doc__.strip().splitlines()[0]
+    what = ARCHITECTURES[model].__doc__.strip().splitlines()[0]
+    files = "\n".join(
+        f"- {role}: `{entry[role]['file']}`, {entry[role]['bytes'] / 1e6:.1f} MB, SHA-256 `{entry[role]['sha256']}`"
+        for role in ROLES
+    )
     parts = [
         f"# {name}",
         f"{what} {record['parameters'] / 1e6:.1f} million parameters, float16 on disk.",
-        f"- weights: `{entry['file']}`, SHA-256 `{entry['sha256']}`\n- licence of the weights: {entry['license']}\n"
-        f"- load: `compressai_gen.zoo.{name}(quality=3)`, qualities 1 to {ARCHITECTURES[name].n_qualities}",
+        f"{files}\n- fingerprint of the coding part, by which files name it: `{entry['fingerprint']}`\n"
+        f"- trained to lower: rate, {', '.join(entry['trained_on'])}\n- licence of the weights: {entry['license']}\n"
+        f'- load: `compressai_gen.zoo.{model}(quality=3, weights="{name}")`, qualities 1 to '
+        f"{ARCHITECTURES[model].n_qualities}",
         "## Training",
         *[_history(recipe_name, stage) for recipe_name, stage in _stages(record)],
         f"Seed {recipe['seed']}; torch {record['software']['torch']}. Data: {run['images']} photographs "
@@ -81,7 +113,9 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
     ]
     if results is not None:
         summary = pd.read_csv(results / "summary.csv")
-        rows = summary[(summary["codec"] == name) & (summary["source"] == "measured")].drop(columns=["codec", "source"])
+        rows = summary[(summary["codec"] == model) & (summary["source"] == "measured")].drop(
+            columns=["codec", "source"]
+        )
         parts += [
             "## Results",
             f"Real bytes on `{results.name}`, measured as `eval/protocol.md` says; all tables and "
@@ -89,18 +123,18 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
             # Published points have no counts, so that the file's come back as fractions.
             markdown_table(rows.round(4).astype({column: int for column in rows if column.startswith("n_")})),
         ]
-        ablation = results.parent / "ablation" / f"{name}.csv"
+        ablation = results.parent / "ablation" / f"{model}.csv"
         if ablation.is_file():
             parts += [
                 "## What the parts are worth",
-                f"The same weights with parts switched off: `python -m compressai_gen.eval.ablation {name}`.",
+                f"The same weights with parts switched off: `python -m compressai_gen.eval.ablation {model}`.",
                 markdown_table(pd.read_csv(ablation).round(4)),
             ]
     parts += [
         "## Limits",
         "Trained on few photographs for a short time on a CPU: text, faces and fine regular texture suffer first. At "
         "its lowest qualities the decoder invents texture; do not use decoded pictures as evidence.",
-        *([_LIMITS[name]] if name in _LIMITS else []),
+        *([_LIMITS[model]] if model in _LIMITS else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -163,11 +197,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m compressai_gen.zo
 def _run(args: argparse.Namespace) -> None:
     if args.results and not (args.results / "summary.csv").is_file():
         raise ZooError(f"{args.results} holds no evaluation: there is no summary.csv in it")
-    published = [publish(run) for run in args.run]
+    if args.run and not args.tag:
+        raise ZooError("say under which tag to publish: --tag")
+    published = [publish(run, args.tag) for run in args.run]
     if args.results and args.readme:
         update_readme(args.readme, args.results)
     manifest = read_manifest()
-    for name in published or manifest:
+    for name in published or [name for name, entry in manifest.items() if ROLES[0] in entry]:
         _write(ZOO_DIR / manifest[name]["card"], card(name, manifest[name], args.results).encode())
 
 

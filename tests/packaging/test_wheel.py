@@ -70,7 +70,8 @@ def test_wheel_carries_what_is_used_and_nothing_else(wheel):
     assert {f"compressai_gen/eval/templates/report.{kind}" for kind in ("html", "css", "js")} <= set(names)
     manifest = json.loads((ROOT / "zoo/manifest.json").read_text(encoding="utf-8"))
     for entry in manifest.values():
-        assert {f"{resources}/zoo/{entry[key]}" for key in ("file", "card", "record")} <= set(names)
+        files = [entry["card"], entry["record"], *(entry[role]["file"] for role in ("coding", "networks"))]
+        assert {f"{resources}/zoo/{file}" for file in files} <= set(names)
         assert f"{resources}/zoo/recipes/{entry['recipe']}.toml" in names
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"compressai_gen"}
     assert any(name.endswith("licenses/LICENSE") for name in names)

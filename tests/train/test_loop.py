@@ -132,7 +132,7 @@ def test_training_stops_resumes_and_leaves_weights_that_code_an_image(recipe, da
         with pytest.raises(_Killed):
             main(argv)
     assert (output / "checkpoint").is_dir()
-    assert not (output / "model.safetensors").exists()
+    assert not (output / "coding.safetensors").exists()
     stopped = torch.load(output / "checkpoint" / "pytorch_model.bin")
 
     (output / "checkpoint").rename(output / "checkpoint.old")  # as a kill between two renames leaves it
@@ -163,7 +163,7 @@ def test_training_stops_resumes_and_leaves_weights_that_code_an_image(recipe, da
     assert all(row["bpp"] > 0 and 8 < row["psnr"] < 40 for row in rows)
     assert len((output / "validation.jsonl").read_text().splitlines()) == 1
 
-    state = load_file(output / "model.safetensors")
+    state = load_file(output / "coding.safetensors") | load_file(output / "networks.safetensors")
     assert state["g_a.stem.weight"].dtype == torch.float16
     weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     model = CLASSES[config.model].from_state_dict(weights, **config.config).eval()
@@ -226,7 +226,7 @@ def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
     argv = [str(recipe), "--data-root", str(data_root), "--output", str(data_root / "out")]
     assert main(argv) == 2  # there is no warm start
     assert main([*argv, "--init", str(data_root / "codec.safetensors")]) == 0
-    state = load_file(data_root / "out" / "model.safetensors")
+    state = load_file(data_root / "out/coding.safetensors") | load_file(data_root / "out/networks.safetensors")
     for key, value in half_precision_state(codec).items():
         torch.testing.assert_close(state[key], value, rtol=0, atol=0, check_dtype=False)
     assert state["restorer.denoiser.unet.conv_out.weight"].any()

@@ -6,10 +6,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from compressai_gen import resources, zoo
+from compressai_gen.configuration import resolve
 from compressai_gen.errors import ZooError
-from compressai_gen.zoo.manifest import load_weights, read_manifest
+from compressai_gen.metrics import METRICS
+from compressai_gen.roles import ROLES, fingerprint, split
+from compressai_gen.zoo.manifest import find_fingerprint, load_weights, read_manifest, tags
 
 MIB = 2**20
 
@@ -34,24 +38,43 @@ def zoo_copy(tmp_path, monkeypatch):
 
 
 def test_manifest_lists_both_models():
-    assert set(read_manifest()) == {"cgdm", "mridc"}
+    assert {entry["model"] for entry in read_manifest().values()} == {"cgdm", "mridc"}
+    assert all(name == f"{entry['model']}.{name.partition('.')[2]}" for name, entry in read_manifest().items())
 
 
 def test_manifest_files_and_card_agree(name):
-    entry = read_manifest()[name]
-    weights = (resources.ZOO_DIR / entry["file"]).read_bytes()
-    assert hashlib.sha256(weights).hexdigest() == entry["sha256"]
-    card = (resources.ZOO_DIR / entry["card"]).read_text(encoding="utf-8")
-    assert entry["sha256"] in card
-    assert entry["license"] in card
-    record = json.loads((resources.ZOO_DIR / entry["record"]).read_text(encoding="utf-8"))
-    assert record["recipe"]["model"] == name
-    assert record["recipe"]["config"] == entry["config"]
-    assert (resources.ZOO_DIR / "recipes" / f"{entry['recipe']}.toml").is_file()
+    for weights in tags(name):
+        entry = read_manifest()[weights]
+        card = (resources.ZOO_DIR / entry["card"]).read_text(encoding="utf-8")
+        for role in ROLES:
+            data = (resources.ZOO_DIR / entry[role]["file"]).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == entry[role]["sha256"]
+            assert len(data) == entry[role]["bytes"]
+            assert entry[role]["sha256"] in card
+        assert entry["license"] in card
+        assert entry["fingerprint"] in card
+        record = json.loads((resources.ZOO_DIR / entry["record"]).read_text(encoding="utf-8"))
+        assert record["recipe"]["model"] == name
+        assert set(entry["trained_on"]) <= set(METRICS)
+        assert (resources.ZOO_DIR / "recipes" / f"{entry['recipe']}.toml").is_file()
+
+
+def test_manifest_states_the_whole_configuration(name, shipped):
+    entry, cls = read_manifest()[tags(name)[-1]], zoo.ARCHITECTURES[name]
+    assert entry["class"] == cls.__name__
+    assert resolve(cls.defaults, entry["config"], cls.optional) == entry["config"] == shipped[name].config
+
+
+def test_fingerprint_is_that_of_the_model(name, shipped):
+    entry = read_manifest()[tags(name)[-1]]
+    assert shipped[name].fingerprint() == entry["fingerprint"]
+    coding = load_file(resources.ZOO_DIR / entry["coding"]["file"])
+    assert fingerprint(coding) == entry["fingerprint"]
+    assert set(split(coding, shipped[name].coding)["coding"]) == set(coding)
 
 
 def test_no_weights_are_unlisted():
-    listed = {entry["file"] for entry in read_manifest().values()}
+    listed = {entry[role]["file"] for entry in read_manifest().values() for role in ROLES if role in entry}
     assert {path.name for path in resources.ZOO_DIR.rglob("*.safetensors")} == listed
 
 
@@ -59,6 +82,48 @@ def test_weights_are_small_enough_for_a_repository():
     sizes = [path.stat().st_size for path in resources.ZOO_DIR.rglob("*.safetensors")]
     assert max(sizes) < 40 * MIB
     assert sum(sizes) < 80 * MIB
+
+
+def test_weights_are_chosen_by_tag(name, photograph):
+    x = photograph(64, 64)
+    oldest = zoo.MODELS[name](quality=3, weights=tags(name)[0])
+    assert oldest.fingerprint() == read_manifest()[tags(name)[0]]["fingerprint"]
+    assert oldest.compress(x)["strings"] == zoo.MODELS[name](quality=3, weights=tags(name)[0]).compress(x)["strings"]
+
+
+def test_unknown_weights_are_told(name):
+    with pytest.raises(ZooError, match=rf"{name} has no weights '{name}.v99'; it has {name}\."):
+        zoo.MODELS[name](quality=3, weights=f"{name}.v99")
+
+
+def test_weights_of_an_older_version_are_told(zoo_copy, name):
+    manifest = read_manifest()
+    retired = {"model": name, "fingerprint": "ab" * 32, "version": "0.1.0"}
+    (zoo_copy / "manifest.json").write_text(json.dumps({f"{name}.old": retired} | manifest))
+    for call in (
+        lambda: zoo.MODELS[name](quality=3, weights=f"{name}.old"),
+        lambda: find_fingerprint(name, "abababab"),
+    ):
+        with pytest.raises(ZooError, match=rf"{name}\.old, .*install compressai-gen 0\.1\.0"):
+            call()
+
+
+def test_weights_elsewhere_are_fetched_and_checked(zoo_copy, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    manifest = read_manifest()
+    part = manifest[tags(name)[-1]]["networks"]
+    moved = tmp_path / "elsewhere.safetensors"
+    (zoo_copy / part["file"]).rename(moved)
+    part["url"] = moved.as_uri()
+    (zoo_copy / "manifest.json").write_text(json.dumps(manifest))
+    assert zoo.MODELS[name](quality=3).name == name
+    moved.unlink()
+    assert zoo.MODELS[name](quality=3).name == name  # of the cache
+    for cached in (tmp_path / "cache").rglob("*.safetensors"):
+        cached.unlink()
+    with pytest.raises(ZooError, match=r"cannot be had from file:.*put the file at"):
+        zoo.MODELS[name](quality=3)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("quality", [1, 5])
@@ -131,11 +196,14 @@ def test_weights_do_not_fit_another_architecture(name):
 
 
 def test_weights_are_float32(name):
-    assert {value.dtype for value in load_weights(name).values() if value.is_floating_point()} == {torch.float32}
+    assert {value.dtype for value in load_weights(tags(name)[-1]).values() if value.is_floating_point()} == {
+        torch.float32
+    }
 
 
-def test_damaged_weights_are_refused(zoo_copy, name):
-    path = zoo_copy / read_manifest()[name]["file"]
+@pytest.mark.parametrize("role", ROLES)
+def test_damaged_weights_are_refused(zoo_copy, name, role):
+    path = zoo_copy / read_manifest()[tags(name)[-1]][role]["file"]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -143,8 +211,9 @@ def test_damaged_weights_are_refused(zoo_copy, name):
         zoo.MODELS[name](quality=3)
 
 
-def test_missing_weights_are_told(zoo_copy, name):
-    path = zoo_copy / read_manifest()[name]["file"]
+@pytest.mark.parametrize("role", ROLES)
+def test_missing_weights_are_told(zoo_copy, name, role):
+    path = zoo_copy / read_manifest()[tags(name)[-1]][role]["file"]
     path.unlink()
     with pytest.raises(ZooError, match=rf"{path.name} are missing"):
         zoo.MODELS[name](quality=3)
@@ -152,16 +221,16 @@ def test_missing_weights_are_told(zoo_copy, name):
 
 def test_other_file_with_the_right_hash_is_refused(zoo_copy, name):
     manifest = read_manifest()
-    (zoo_copy / manifest[name]["file"]).write_bytes(b"not weights")
-    manifest[name]["sha256"] = hashlib.sha256(b"not weights").hexdigest()
+    part = manifest[tags(name)[-1]]["coding"]
+    (zoo_copy / part["file"]).write_bytes(b"not weights")
+    part["sha256"] = hashlib.sha256(b"not weights").hexdigest()
     (zoo_copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ZooError, match="not a safetensors file"):
         zoo.MODELS[name](quality=3)
 
 
 def test_model_without_weights_is_told(zoo_copy, name):
-    manifest = read_manifest()
-    del manifest[name]
+    manifest = {weights: entry for weights, entry in read_manifest().items() if entry["model"] != name}
     (zoo_copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ZooError, match=f"no weights of {name}: pass pretrained=False"):
         zoo.MODELS[name](quality=3)

@@ -46,7 +46,7 @@ def run(tmp_path):
 
 
 def test_published_weights_are_what_the_zoo_loads(empty_zoo, run, photograph):
-    assert publish.main([str(run)]) == 0
+    assert publish.main([str(run), "--tag", "t1"]) == 0
     model = zoo.mridc(quality=2)
     assert model.quantizer.codebooks.shape == (2, 16, 8)
     assert model.g_a.head.weight.any()
@@ -60,10 +60,17 @@ def test_card_says_what_was_measured_and_how_it_was_trained(empty_zoo, run, tmp_
     (results / "summary.csv").write_text(SUMMARY)
     (tmp_path / "ablation").mkdir()
     (tmp_path / "ablation" / "mridc.csv").write_text("variant,quality,bpp\nno mask,2,0.5\n")
-    assert publish.main([str(run), "--results", str(results)]) == 0
-    card = (empty_zoo / "mridc.md").read_text(encoding="utf-8")
+    assert publish.main([str(run), "--tag", "t1", "--results", str(results)]) == 0
+    card = (empty_zoo / "mridc.t1.md").read_text(encoding="utf-8")
     manifest = json.loads((empty_zoo / "manifest.json").read_text())
-    for part in (manifest["mridc"]["sha256"], "mridc-tiny", "Seed 7", "holiday pictures", "on a toaster", "0.0125"):
+    for part in (
+        manifest["mridc.t1"]["coding"]["sha256"],
+        "mridc-tiny",
+        "Seed 7",
+        "holiday pictures",
+        "on a toaster",
+        "0.0125",
+    ):
         assert part in card
     assert "| 1 | 0.0123 | 21.5 |" in card
     assert "| no mask | 2 | 0.5 |" in card
@@ -71,18 +78,42 @@ def test_card_says_what_was_measured_and_how_it_was_trained(empty_zoo, run, tmp_
 
 
 def test_publishing_again_replaces_the_entry(empty_zoo, run):
-    assert publish.main([str(run)]) == publish.main([str(run)]) == 0
+    argv = [str(run), "--tag", "t1"]
+    assert publish.main(argv) == publish.main(argv) == 0
     assert sorted(path.name for path in empty_zoo.iterdir()) == [
-        "manifest.json", "mridc.json", "mridc.md", "mridc.safetensors",
-    ]  # fmt: skip
+        "manifest.json",
+        "mridc.t1.coding.safetensors",
+        "mridc.t1.json",
+        "mridc.t1.md",
+        "mridc.t1.networks.safetensors",
+    ]
+
+
+def test_a_tag_is_not_given_to_another_coding_part(empty_zoo, run, capsys):
+    assert publish.main([str(run), "--tag", "t1"]) == 0
+    before = {path.name: path.read_bytes() for path in empty_zoo.iterdir()}
+    record = json.loads((run / "record.json").read_text())
+    (run / "record.json").write_text(json.dumps(record | {"fingerprint": "0" * 64}))
+    assert publish.main([str(run), "--tag", "t1"]) == 2
+    assert "publish under a new tag" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in empty_zoo.iterdir()} == before
+    assert publish.main([str(run), "--tag", "t2"]) == 0
+    assert list(json.loads((empty_zoo / "manifest.json").read_text())) == ["mridc.t1", "mridc.t2"]
+
+
+@pytest.mark.parametrize("tag", [[], ["--tag", "../v1"]])
+def test_a_missing_or_impossible_tag_is_told(empty_zoo, run, tag, capsys):
+    assert publish.main([str(run), *tag]) == 2
+    assert "tag" in capsys.readouterr().err
+    assert not any(empty_zoo.iterdir())
 
 
 def test_cards_of_other_models_are_left_alone(empty_zoo, run):
-    assert publish.main([str(run)]) == 0
+    assert publish.main([str(run), "--tag", "t1"]) == 0
     manifest = json.loads((empty_zoo / "manifest.json").read_text())
-    (empty_zoo / "manifest.json").write_text(json.dumps({"other": {"card": "other.md"}} | manifest))
+    (empty_zoo / "manifest.json").write_text(json.dumps({"other.v1": {"card": "other.md"}} | manifest))
     (empty_zoo / "other.md").write_text("measured figures")
-    assert publish.main([str(run)]) == 0
+    assert publish.main([str(run), "--tag", "t1"]) == 0
     assert (empty_zoo / "other.md").read_text() == "measured figures"
 
 
@@ -93,5 +124,5 @@ def test_results_that_are_none_are_told(empty_zoo, run, tmp_path, capsys):
 
 
 def test_unfinished_run_is_told(empty_zoo, tmp_path, capsys):
-    assert publish.main([str(tmp_path)]) == 2
+    assert publish.main([str(tmp_path), "--tag", "t1"]) == 2
     assert "not a finished training run" in capsys.readouterr().err
