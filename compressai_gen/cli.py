@@ -20,6 +20,7 @@ from compressai_gen._version import __version__
 from compressai_gen.errors import CompressaiGenError, ImageError
 from compressai_gen.extras import extra
 from compressai_gen.files import replacing
+from compressai_gen.openmp import calm_idle_threads
 from compressai_gen.parsers import pictures
 from compressai_gen.parsers.common import Fill, make
 from compressai_gen.parsers.pictures import PICTURE_SUFFIXES
@@ -118,6 +119,7 @@ def run(name: str, argv: Sequence[str] | None, prog: str) -> int:
     Returns:
         The exit status.
     """
+    calm_idle_threads()
     argv = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[name]
     if name != "tools" or argv[:1] in (["-h"], ["--help"]):  # whose own arguments only the tool can read

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from compressai_gen.parsers.common import describe
 
-__all__ = ["publish", "shards", "train"]
+__all__ = ["PRECISIONS", "publish", "shards", "train"]
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+"""What networks may be trained in; ``auto`` is bfloat16 where the hardware multiplies it, and else float32."""
 
 
 def train(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +27,7 @@ def train(parser: argparse.ArgumentParser) -> None:
     add("--data-root", type=Path, help="folder of the recipe's folders (default: COMPRESSAI_GEN_DATA)")
     add("--output", type=Path, help="folder of checkpoints and weights (default: runs/<recipe>)")
     add("--init", type=Path, help="weights (safetensors) to start from instead of the warm start")
+    add("--precision", choices=PRECISIONS, default="auto", help="of the networks; auto: bfloat16 where that is fast")
 
 
 def shards(parser: argparse.ArgumentParser) -> None:

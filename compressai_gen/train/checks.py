@@ -38,6 +38,8 @@ _TEXT: _Rule = ("a text", lambda value: isinstance(value, str) and bool(value))
 _POSITIVE: _Rule = ("a number above 0", lambda value: _is_number(value) and value > 0)
 _SHARE: _Rule = ("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
 
+_TABLE: _Rule = ("a table", lambda value: isinstance(value, dict))
+
 _OF_RECIPE: dict[str, _Rule] = {
     "model": _TEXT,
     "task": _TEXT,
@@ -48,15 +50,24 @@ _OF_RECIPE: dict[str, _Rule] = {
     "decay_from": _SHARE,
     "ema_decay": _SHARE,
     "gradient_clip": _POSITIVE,
+    "optimizer": _TABLE,
+    "speeds": (
+        "a table of numbers from 0",
+        lambda value: isinstance(value, dict) and all(_is_number(v) and v >= 0 for v in value.values()),
+    ),
     "checkpoint_every": _COUNT,
+    "checkpoint_minutes": _POSITIVE,
     "validate_every": _COUNT,
-    "config": ("a table", lambda value: isinstance(value, dict)),
-    "objective": ("a table", lambda value: isinstance(value, dict)),
+    "config": _TABLE,
+    "objective": _TABLE,
 }
 _OF_STAGE: dict[str, _Rule] = {
     "steps": _COUNT,
     "batch": _COUNT,
     "crop": (f"a whole number from {SMALLEST_CROP}", lambda value: _is_whole(value) and value >= SMALLEST_CROP),
+    "learning_rate": ("a number above 0", lambda value: value is None or _POSITIVE[1](value)),
+    "final_learning_rate": ("a number from 0", lambda value: value is None or (_is_number(value) and value >= 0)),
+    "distortion": _TABLE,
 }
 _OF_DATA: dict[str, _Rule] = {
     "train": _TEXT,

@@ -23,8 +23,14 @@ from compressai_gen.train.recipe import Recipe
 
 __all__ = ["described_weights", "export", "half_precision_state", "load_weights", "weight_files", "write_weights"]
 
-_LOWERED = {"psnr": "mse_weight", "lpips": "lpips_weight", "dists": "dists_weight"}
-# Metrics by name, and what an objective weighs them by.
+_LOWERED = {
+    "psnr": ("mse_weight", "charbonnier_weight"),
+    "ms_ssim": ("ms_ssim_weight",),
+    "lpips": ("lpips_weight",),
+    "lpips_vgg": ("lpips_vgg_weight",),
+    "dists": ("dists_weight",),
+}
+# Metrics by name, and what a distortion weighs them by.
 
 
 @torch.no_grad()
@@ -106,14 +112,16 @@ def export(model: nn.Module, recipe: Recipe, output: Path, validation: list[dict
         "software": {"compressai_gen": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "config": model.config,
         "fingerprint": fingerprint(parts["coding"]),
-        "trained_on": _trained_on(recipe.objective, run),
+        "trained_on": _trained_on(recipe, run),
         "parameters": sum(p.numel() for p in model.parameters()),
         "validation": validation,
     }
     write_json(record, output / "record.json")
 
 
-def _trained_on(objective: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    """Metrics that an objective lowers, and those of the weights that it started from."""
-    before = run.get("init", {}).get("trained_on", [])
-    return [metric for metric, weight in _LOWERED.items() if metric in before or objective.get(weight)]
+def _trained_on(recipe: Recipe, run: dict[str, Any]) -> list[str]:
+    """Metrics that any stage lowers, and those of the weights that it started from."""
+    known = run.get("init", {}).get("trained_on", [])
+    options = [recipe.objective.get("distortion", {}), *(stage.distortion for stage in recipe.stages)]
+    weighed = {name for option in options for name, weight in option.items() if weight}
+    return [metric for metric, names in _LOWERED.items() if metric in known or weighed.intersection(names)]

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-import lpips
 import torch
 import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from compressai_gen.diffusion.sampler import STEPS, timesteps
 from compressai_gen.errors import RecipeError
 from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
-from compressai_gen.metrics import DistsLoss
+from compressai_gen.metrics.distortion import Distortion, psnr
 from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.train.data import CropDataset, sample_patches
@@ -26,54 +25,12 @@ __all__ = [
     "CGDMObjective",
     "DenoisingStep",
     "DiffusionObjective",
-    "Distortion",
     "MRIDCObjective",
     "Objective",
 ]
 
 OWN_ESTIMATE = 0.3
 """Share of training batches whose noisy samples hold the denoiser's own estimates, at the price of another pass."""
-
-
-class Distortion(nn.Module):
-    """Squared error, LPIPS (AlexNet) and DISTS, weighted.
-
-    Args:
-        mse_weight, lpips_weight, dists_weight: of each.
-        dists_images: how many crops of a batch DISTS looks at, together, as its VGG costs more than all the rest.
-    """
-
-    def __init__(self, mse_weight: float, lpips_weight: float, dists_weight: float = 0.0, dists_images: int = 5):
-        super().__init__()
-        self.dists_images = dists_images
-        self.weights = mse_weight, lpips_weight, dists_weight
-        self.lpips = lpips.LPIPS(net="alex", verbose=False).requires_grad_(False)
-        self.dists = DistsLoss() if dists_weight else None
-
-    def forward(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the weighted distortion of each image (N,) and the mean of each part."""
-        mse, perceptual = self._errors(x_hat, x)
-        logs = _figures(mse, perceptual)
-        loss = self.weights[0] * mse + self.weights[1] * perceptual
-        if self.dists is not None:
-            texture = self.dists(x_hat[: self.dists_images], self.dists.prepare(x[: self.dists_images]))
-            # Those that are looked at stand for all.
-            loss = loss + self.weights[2] * texture
-            logs["dists"] = texture.detach()
-        return loss, logs
-
-    @torch.no_grad()
-    def figures(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Returns mean PSNR and LPIPS, to log of pictures that are compared with."""
-        return _figures(*self._errors(x_hat, x))
-
-    def _errors(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        mse = (x_hat.float() - x).square().mean(dim=(1, 2, 3))
-        return mse, self.lpips(x_hat, x, normalize=True).float().flatten()
-
-
-def _figures(mse: Tensor, perceptual: Tensor) -> dict[str, Tensor]:
-    return {"psnr": (-10 * mse.detach().clamp_min(1e-10).log10()).mean(), "lpips": perceptual.detach().mean()}
 
 
 class Objective(nn.Module):
@@ -111,21 +68,23 @@ class CGDMObjective(Objective):
     Args:
         target_bpp: bits per pixel of training crops, per quality. Crops are denser than whole photographs.
         initial_lambda: starting weights, per quality.
-        mse_weight, lpips_weight: of :class:`Distortion`.
+        distortion: options of :class:`compressai_gen.metrics.distortion.Distortion`.
         gain: speed of the steering per step.
+        between: share of crops at qualities between the whole ones, whose lambda and target lie between, too.
     """
 
     def __init__(
         self,
         target_bpp: list[float],
         initial_lambda: list[float],
-        mse_weight: float,
-        lpips_weight: float,
+        distortion: dict[str, Any],
         gain: float = 0.004,
+        between: float = 0.0,
     ):
         super().__init__()
-        self.distortion = Distortion(mse_weight, lpips_weight)
+        self.distortion = Distortion(**distortion)
         self.gain = gain
+        self.between = between
         self.register_buffer("target", torch.tensor(target_bpp).log())
         self.register_buffer("log_lambda", torch.tensor(initial_lambda).log())
         self.register_buffer("log_bpp", self.target.clone())
@@ -140,25 +99,25 @@ class CGDMObjective(Objective):
 
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch (N, 3, S, S) and what to log."""
-        quality = _every_quality(x, len(self.target))
+        quality = _every_quality(x, len(self.target), self.between)
         out = model(x, quality + 1)
         bpp = _bits(out["likelihoods"]) / math.prod(x.shape[2:])
         true_bpp = _bits(out.get("rounded_likelihoods", out["likelihoods"])).detach() / math.prod(x.shape[2:])
         distortion, logs = self.distortion(out["x_hat"], x)
-        weight = self.log_lambda.exp()[quality]
+        shares = _shares(quality, len(self.target))
+        weight = (shares @ self.log_lambda).exp()
         # Divided by sqrt(lambda), neither the lowest nor the highest quality dominates the gradient.
         loss = ((bpp + weight * distortion) / weight.sqrt()).mean()
         if self.training:
-            self._steer(true_bpp, quality)
+            self._steer(true_bpp, shares)
         logs |= {"bpp": true_bpp.mean(), "noisy_bpp": bpp.detach().mean()}
         logs |= {f"bpp{i + 1}": v for i, v in enumerate(self.log_bpp.exp())}
         logs |= {f"lambda{i + 1}": v for i, v in enumerate(self.log_lambda.exp())}
         return loss, logs
 
     @torch.no_grad()
-    def _steer(self, bpp: Tensor, quality: Tensor) -> None:
-        for i, rate in zip(quality.tolist(), bpp.log().tolist(), strict=True):
-            self.log_bpp[i] += 0.02 * (rate - self.log_bpp[i])
+    def _steer(self, bpp: Tensor, shares: Tensor) -> None:
+        self.log_bpp += 0.02 * (bpp.log() - shares @ self.log_bpp) @ shares
         self.log_lambda += self.gain * (self.target - self.log_bpp).clamp(-0.5, 0.5)
         self.log_lambda.clamp_(math.log(0.05), math.log(50))
 
@@ -167,22 +126,24 @@ class MRIDCObjective(Objective):
     """Distortion at fixed token budgets, commitment to the codes, and the predictors' cross-entropies.
 
     Args:
-        mse_weight, lpips_weight: of :class:`Distortion`.
+        distortion: options of :class:`compressai_gen.metrics.distortion.Distortion`.
         commitment_weight: per squared distance of a block's vector to its code.
         rate_weight: per bit of a sent token, and of a cell of the mask; no gradient of it reaches the transforms.
         completion_weight: per bit of a token that was not sent.
+        between: share of crops at qualities between the whole ones.
     """
 
     def __init__(
         self,
-        mse_weight: float,
-        lpips_weight: float,
+        distortion: dict[str, Any],
         commitment_weight: float,
         rate_weight: float,
         completion_weight: float,
+        between: float = 0.0,
     ):
         super().__init__()
-        self.distortion = Distortion(mse_weight, lpips_weight)
+        self.distortion = Distortion(**distortion)
+        self.between = between
         self.commitment_weight = commitment_weight
         self.rate_weight = rate_weight
         self.completion_weight = completion_weight
@@ -209,7 +170,7 @@ class MRIDCObjective(Objective):
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch (N, 3, S, S) and what to log."""
         codec = getattr(model, "module", model)  # inside a wrapper where several processes train
-        out = model(x, _every_quality(x, codec.n_qualities) + 1)
+        out = model(x, _every_quality(x, codec.n_qualities, self.between) + 1)
         distortion, logs = self.distortion(out["x_hat"], x)
         bits = {name: _mean_bits(out["likelihoods"][name]) for name in ("tokens", "mask")}
         completion = _mean_bits(out["completion"])
@@ -266,7 +227,7 @@ class DiffusionObjective(Objective):
     true residual or the denoiser's own estimate of it, which is what it meets at decode time.
 
     Args:
-        mse_weight, lpips_weight, dists_weight, dists_images: of :class:`Distortion`.
+        distortion: options of :class:`compressai_gen.metrics.distortion.Distortion`.
         consistency_weight: per squared distance of the picture's low frequencies (means of 8x8) to the base picture's.
         syntax_bpp: bits per pixel that the syntax may take for nothing. A price from the first bit on kills it before
             the denoiser has learnt to use it.
@@ -274,22 +235,22 @@ class DiffusionObjective(Objective):
         first_share: share of samples at pure noise.
         quality_shares: how often each quality is drawn, where a batch has crops of one quality; without, a batch has
             every quality's. DISTS is of all crops together: what low qualities lack there hides what high ones lack.
+        between: share of crops at qualities between the whole ones, where a batch has every quality.
     """
 
     def __init__(
         self,
-        mse_weight: float,
-        lpips_weight: float,
-        dists_weight: float,
+        distortion: dict[str, Any],
         consistency_weight: float,
-        dists_images: int = 5,
         syntax_bpp: float = 0.0,
         syntax_weight: float = 0.0,
         first_share: float = 0.6,
         quality_shares: list[float] | None = None,
+        between: float = 0.0,
     ):
         super().__init__()
-        self.distortion = Distortion(mse_weight, lpips_weight, dists_weight, dists_images)
+        self.distortion = Distortion(**distortion)
+        self.between = between
         self.consistency_weight = consistency_weight
         self.syntax_bpp = syntax_bpp
         self.syntax_weight = syntax_weight
@@ -314,14 +275,14 @@ class DiffusionObjective(Objective):
         chosen = torch.tensor(later)[torch.randint(len(later), (x.shape[0],))]
         t = torch.where(torch.rand(x.shape[0]) < self.first_share, first, chosen).to(x.device)
         if self.quality_shares is None:
-            qualities = _every_quality(x, codec.n_qualities)
+            qualities = _every_quality(x, codec.n_qualities, self.between)
         else:
             qualities = torch.multinomial(self.quality_shares, 1).to(x.device).expand(len(x))
         out = model(x, qualities, t)
         distortion, logs = self.distortion(out["x_hat"], x)
         drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
         loss = (distortion + self.consistency_weight * drift).mean()
-        logs |= {f"base_{name}": value for name, value in self.distortion.figures(out["x_base"], x).items()}
+        logs["base_psnr"] = psnr((out["x_base"] - x).float().square().mean(dim=(1, 2, 3)))
         if out["likelihoods"]:
             bpp = (_bits(out["likelihoods"]) / math.prod(x.shape[2:])).mean()
             loss = loss + self.syntax_weight * (bpp - self.syntax_bpp).clamp_min(0)
@@ -329,9 +290,22 @@ class DiffusionObjective(Objective):
         return loss, logs
 
 
-def _every_quality(x: Tensor, n_qualities: int) -> Tensor:
-    """Every quality (N,) in turn from a random start: batches are balanced, and small ones see all in time."""
-    return (torch.arange(x.shape[0], device=x.device) + torch.randint(n_qualities, ())) % n_qualities
+def _every_quality(x: Tensor, n_qualities: int, between: float) -> Tensor:
+    """Every quality (N,) in turn from a random start: batches are balanced, and small ones see all in time.
+
+    Integers from 0, or, where a share of them is to lie between, floats.
+    """
+    whole = (torch.arange(x.shape[0]) + torch.randint(n_qualities, ())) % n_qualities
+    if not between:
+        return whole.to(x.device)
+    anywhere = torch.rand(x.shape[0]) * (n_qualities - 1)
+    return torch.where(torch.rand(x.shape[0]) < between, anywhere, whole.float()).to(x.device)
+
+
+def _shares(quality: Tensor, n_qualities: int) -> Tensor:
+    """What each whole quality has to say (N, n) about qualities (N,) from 0, which may lie between two of them."""
+    whole = torch.arange(n_qualities, device=quality.device)
+    return (1 - (quality[:, None].float() - whole).abs()).clamp_min(0)
 
 
 def _bits(likelihoods: dict[str, Tensor]) -> Tensor:

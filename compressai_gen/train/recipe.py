@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,23 @@ __all__ = ["Recipe", "Stage", "load_recipe"]
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with one crop size: ``steps`` optimizer steps of ``batch`` crops a process."""
+    """A stretch of training with one crop size.
+
+    Attributes:
+        steps: of the optimizer.
+        batch: crops a process and step.
+        crop: their side in pixels.
+        learning_rate: at its start, in place of the recipe's schedule.
+        final_learning_rate: which it falls to by a cosine over the stage; by default it stays.
+        distortion: options that differ from ``[objective.distortion]`` here.
+    """
 
     steps: int
     batch: int
     crop: int
+    learning_rate: float | None = None
+    final_learning_rate: float | None = None
+    distortion: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,13 +59,41 @@ class Recipe:
     objective: dict[str, Any]
     config: dict[str, Any] = field(default_factory=dict)
     task: str = "codec"
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    speeds: dict[str, float] = field(default_factory=dict)
     checkpoint_every: int = 500
+    checkpoint_minutes: float = 10.0
     validate_every: int = 2000
 
     @property
     def steps(self) -> int:
         """Optimizer steps of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> tuple[Stage, int]:
+        """Returns the stage that a step belongs to and the step at which the stage begins."""
+        begin = 0
+        for stage in self.stages:
+            if step < begin + stage.steps:
+                return stage, begin
+            begin += stage.steps
+        raise IndexError(step)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Returns the learning rate of a step.
+
+        Linear warm-up, constant, then a cosine from ``decay_from`` of all steps to the end; a stage with a rate of its
+        own goes by a cosine from that to its final one instead.
+        """
+        stage, begin = self.stage_at(step)
+        high, low = self.learning_rate, self.final_learning_rate
+        done = max(0.0, (step / self.steps - self.decay_from) / (1 - self.decay_from))
+        if stage.learning_rate is not None:
+            high = stage.learning_rate
+            low = high if stage.final_learning_rate is None else stage.final_learning_rate
+            done = (step - begin) / stage.steps
+        rate = low + (high - low) * (1 + math.cos(math.pi * done)) / 2
+        return rate * min(1.0, (step + 1) / self.warmup) if self.warmup else rate
 
 
 def load_recipe(name_or_path: str) -> Recipe:

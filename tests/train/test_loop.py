@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from compressai_gen.data import write_image
 from compressai_gen.errors import RecipeError
+from compressai_gen.metrics.distortion import Distortion
 from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.train import loop
 from compressai_gen.train.__main__ import main
 from compressai_gen.train.export import half_precision_state
-from compressai_gen.train.objectives import DiffusionObjective, Distortion
+from compressai_gen.train.objectives import DiffusionObjective
 from compressai_gen.train.recipe import load_recipe
 
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
@@ -64,6 +65,8 @@ restorer = false
 [objective]
 target_bpp = [0.08, 0.14, 0.23, 0.38, 0.60]
 initial_lambda = [0.25, 0.45, 0.9, 1.6, 3.0]
+
+[objective.distortion]
 mse_weight = 75.0
 lpips_weight = 1.0
 """,
@@ -73,11 +76,13 @@ predictor = { width = 24, depth = 1 }
 restorer = false
 
 [objective]
-mse_weight = 30.0
-lpips_weight = 1.0
 commitment_weight = 0.01
 rate_weight = 0.05
 completion_weight = 0.02
+
+[objective.distortion]
+mse_weight = 30.0
+lpips_weight = 1.0
 """,
 }
 
@@ -87,12 +92,14 @@ restorer = { denoiser = { widths = [8, 8, 16] } }
 syntax = { channels = 2 }
 
 [objective]
-mse_weight = 20.0
-lpips_weight = 1.0
-dists_weight = 1.0
 consistency_weight = 20.0
 syntax_bpp = 0.001
 syntax_weight = 4.0
+
+[objective.distortion]
+mse_weight = 20.0
+lpips_weight = 1.0
+dists_weight = 1.0
 """
 
 
@@ -198,6 +205,36 @@ def test_training_starts_from_given_weights(recipe, data_root, monkeypatch):
 
 
 @needs_alex
+def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(recipe, data_root, monkeypatch):
+    """Crops, noise, qualities, optimizer, EMA and schedule: losses and weights are those of one run."""
+    monkeypatch.setattr(loop, "_validate_and_export", lambda *args: None)
+    recipe.write_text(recipe.read_text().replace("lpips_weight = 1.0", "lpips_weight = 1.0\nshift = 7\nrescale = 0.5"))
+    add, save, losses = loop._Means.add, loop._save, []
+    monkeypatch.setattr(
+        loop._Means, "add", lambda self, loss, logs: (losses.append(loss.item()), add(self, loss, logs))
+    )
+
+    def run(name):
+        losses.clear()
+        loop.train(load_recipe(str(recipe)), data_root, data_root / name)
+        return list(losses), torch.load(data_root / name / "checkpoint" / "pytorch_model.bin")
+
+    def save_and_die(*args):
+        save(*args)
+        raise _Killed
+
+    whole, weights = run("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_save", save_and_die)
+        with pytest.raises(_Killed):
+            run("stopped")
+    torch.rand(7)  # a program that was started anew has drawn other numbers before
+    rest, resumed = run("stopped")
+    assert rest == whole[STOP:]
+    assert all(torch.equal(weights[key], value) for key, value in resumed.items())
+
+
+@needs_alex
 @pytest.mark.parametrize("recipe", ["cgdm"], indirect=True)
 def test_steps_are_logged(recipe, data_root, monkeypatch):
     rows = []
@@ -208,8 +245,12 @@ def test_steps_are_logged(recipe, data_root, monkeypatch):
     ((name, row),) = rows
     assert name == "log.jsonl"
     assert row["step"] == 100
-    assert {"psnr", "lpips", "bpp", "grad_norm"} <= set(row)
+    assert {"psnr", "lpips", "bpp", "grad_norm", "lr"} <= set(row)
     assert row["psnr"] > 10
+    assert row["megapixels"] == pytest.approx(100 * 5 * 64**2 / 1e6, abs=0.01)
+    assert row["mpx_per_s"] > 0
+    assert row["share"].keys() == {"data", "model", "losses", "backward", "optimizer"}
+    assert sum(row["share"].values()) == pytest.approx(1, abs=0.01)
 
 
 @needs_alex
@@ -237,10 +278,10 @@ def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
 @needs_alex
 @needs_vgg
 def test_dists_in_training_is_that_of_the_package(photograph):
-    distortion = Distortion(0, 0, dists_weight=1, dists_images=1)
+    distortion = Distortion(dists_weight=1, dists_images=1)
     x = torch.cat([photograph(64, 96, top) for top in (0, 100)])
     x_hat = (0.8 * x + 0.1).requires_grad_()
-    expected = distortion.dists.network(x_hat[:1], x[:1], require_grad=True).mean()
+    expected = distortion.networks.dists.network(x_hat[:1], x[:1], require_grad=True).mean()
     (gradient,) = torch.autograd.grad(expected, x_hat)
     loss = distortion(x_hat, x)[0].mean()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
@@ -251,9 +292,9 @@ def test_dists_in_training_is_that_of_the_package(photograph):
 @needs_alex
 @needs_vgg
 def test_dists_of_equal_crops_together_is_that_of_one(photograph):
-    distortion = Distortion(0, 0, dists_weight=1, dists_images=3)
+    distortion = Distortion(dists_weight=1, dists_images=3)
     x = photograph(64, 96).expand(3, -1, -1, -1)
-    expected = distortion.dists.network(0.8 * x[:1] + 0.1, x[:1]).mean()
+    expected = distortion.networks.dists.network(0.8 * x[:1] + 0.1, x[:1]).mean()
     torch.testing.assert_close(distortion(0.8 * x + 0.1, x)[0].mean(), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -297,7 +338,7 @@ def test_exported_state_is_rounded_once_and_leaves_the_model_alone(tiny_cgdm, up
 @needs_alex
 @pytest.mark.parametrize("shares", [None, [1, 1, 1, 1, 1], [0, 3, 0, 0, 1]])
 def test_a_batch_has_every_quality_or_one_that_is_drawn_anew(shares):
-    objective = DiffusionObjective(1.0, 1.0, 0.0, 1.0, quality_shares=shares)
+    objective = DiffusionObjective({"mse_weight": 1.0}, 1.0, quality_shares=shares)
     batches = []
 
     class Step(torch.nn.Module):
@@ -317,6 +358,6 @@ def test_a_batch_has_every_quality_or_one_that_is_drawn_anew(shares):
 
 @needs_alex
 def test_as_many_shares_as_qualities_are_wanted(tiny_cgdm):
-    objective = DiffusionObjective(1.0, 1.0, 0.0, 1.0, quality_shares=[1, 2, 3])
+    objective = DiffusionObjective({"mse_weight": 1.0}, 1.0, quality_shares=[1, 2, 3])
     with pytest.raises(RecipeError, match="quality_shares"):
         objective.trained(tiny_cgdm())

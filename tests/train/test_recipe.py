@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from torch import nn
 
@@ -14,8 +16,8 @@ SHIPPED = (ZOO_DIR / "recipes" / "cgdm-base.toml").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_makes_a_model_and_an_objective(path, monkeypatch):
-    monkeypatch.setattr("compressai_gen.train.objectives.lpips.LPIPS", lambda **_: nn.Identity())
-    monkeypatch.setattr("compressai_gen.train.objectives.DistsLoss", nn.Identity)
+    monkeypatch.setattr("compressai_gen.metrics.distortion.LpipsMetric", lambda _: SimpleNamespace(model=nn.Identity()))
+    monkeypatch.setattr("compressai_gen.metrics.distortion.DistsLoss", nn.Identity)
     recipe = load_recipe(path.stem)
     assert recipe == load_recipe(str(path))
     model = {"cgdm": CGDM, "mridc": MRIDC}[recipe.model](**recipe.config)
@@ -109,6 +111,9 @@ def test_command_line_tells_bad_input_in_one_line(tmp_path, capsys, monkeypatch)
         ("valid_images = 3", "valid_images = 0", "valid_images"),
         ('valid = "valid"', "valid = 3", "valid is a text"),
         ("seed = 1", "seed = -1", "seed"),
+        ("seed = 1", "seed = 1\ncheckpoint_minutes = 0", "checkpoint_minutes"),
+        ("crop = 192", "crop = 192\nlearning_rate = -1", r"\[\[stages\]\] 2: learning_rate"),
+        ("log_gain = 8.0", "log_gain = 'fast'", "speeds is a table of numbers"),
     ],
 )
 def test_impossible_values_are_named_when_the_recipe_is_read(tmp_path, old, new, reason):
@@ -117,3 +122,19 @@ def test_impossible_values_are_named_when_the_recipe_is_read(tmp_path, old, new,
     path.write_text(SHIPPED.replace(old, new))
     with pytest.raises(RecipeError, match=rf"broken: .*{reason}|broken: {reason}"):
         load_recipe(str(path))
+
+
+def test_learning_rates_and_stages_follow_the_steps(tmp_path):
+    path = tmp_path / "staged.toml"
+    path.write_text(SHIPPED.replace("steps = 600\n", "steps = 600\nlearning_rate = 1e-4\nfinal_learning_rate = 2e-5\n"))
+    recipe = load_recipe(str(path))
+    assert recipe.learning_rate_at(0) == pytest.approx(4e-4 / 100)
+    assert recipe.learning_rate_at(1000) == pytest.approx(4e-4)
+    assert 1e-5 < recipe.learning_rate_at(3100) < 4e-4
+    assert recipe.stage_at(3199)[0].crop == 128
+    assert recipe.stage_at(3200) == (recipe.stages[1], 3200)
+    assert recipe.learning_rate_at(3200) == pytest.approx(1e-4)
+    assert recipe.learning_rate_at(3500) == pytest.approx(6e-5)
+    assert recipe.learning_rate_at(3799) == pytest.approx(2e-5, rel=0.01)
+    with pytest.raises(IndexError):
+        recipe.stage_at(3800)
