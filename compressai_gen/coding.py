@@ -213,10 +213,10 @@ def _file_bytes(data: FileSource) -> bytes:
 def load_picture(image: PictureSource) -> Tensor:
     """Returns any picture as a uint8 tensor (3, H, W) in sRGB.
 
-    Files (by path, open, or as bytes) and Pillow images are turned upright as their EXIF orientation says and converted
-    from their ICC profile; transparent pixels are laid over white, 16-bit samples lose their low byte. NumPy arrays are
-    (H, W), (H, W, 3) or (H, W, 4), in the order of colours that Pillow has, red first, of uint8 or uint16. Tensors
-    are taken as they are.
+    Files (by path, open, or as bytes) and Pillow images are turned upright as their Exif orientation says and converted
+    from their ICC profile or the other colours that they state; transparent pixels are laid over white, 16-bit samples
+    lose their low byte. NumPy arrays are (H, W), (H, W, 3) or (H, W, 4), in the order of colours that Pillow has, red
+    first, of uint8 or uint16. Tensors are taken as they are.
 
     Raises:
         ImageError: it is no picture, or a file with more than :data:`MAX_PIXELS`.
@@ -226,7 +226,10 @@ def load_picture(image: PictureSource) -> Tensor:
             raise ImageError(f"a picture is a uint8 tensor (3, H, W), not {image.dtype} {tuple(image.shape)}")
         return image
     if isinstance(image, Image.Image):
-        return rgb_tensor(image, to_srgb=True)
+        try:
+            return rgb_tensor(image, to_srgb=True)
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow reads pixels only now
+            raise ImageError(f"the Pillow image cannot be read: {error}") from error
     if isinstance(image, np.ndarray):
         return array_tensor(image)
     if isinstance(image, Buffer):

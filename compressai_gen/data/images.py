@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from compressai_gen.data.color import convert_to_srgb, mark_free, stated_code_points
 from compressai_gen.errors import ImageError
 
 __all__ = [
@@ -37,13 +39,14 @@ IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".
 def read_image(source: str | os.PathLike | BinaryIO, to_srgb: bool = False, max_pixels: int | None = None) -> Tensor:
     """Read an image file as RGB.
 
-    The picture is turned as its EXIF orientation says. 16-bit samples are reduced to their high byte, grey is repeated
-    in three channels, palettes and CMYK are converted by Pillow, transparent pixels are laid over white. Of a file with
-    several frames the first is read.
+    The picture is turned as its Exif orientation says, if that can be read. 16-bit samples are reduced to their high
+    byte, grey is repeated in three channels, palettes and CMYK are converted by Pillow, transparent pixels are laid
+    over white. Of a file with several frames the first is read.
 
     Args:
         source: path, or an open binary file.
-        to_srgb: convert from the file's ICC profile, if it has one. Benchmarks take samples as they are.
+        to_srgb: convert from the colours that the file states, see :mod:`compressai_gen.data.color`. Benchmarks take
+            samples as they are.
         max_pixels: larger pictures are refused before they are read; by default Pillow's own limit holds.
 
     Returns:
@@ -51,7 +54,7 @@ def read_image(source: str | os.PathLike | BinaryIO, to_srgb: bool = False, max_
 
     Raises:
         ImageError: the file is missing, is not an image, is damaged, too large, or holds 32-bit samples of unknown
-            range.
+            range, or is to be converted and has colours without a conversion, such as PQ's.
     """
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "the picture that was given")
     if isinstance(source, str | os.PathLike):
@@ -60,7 +63,7 @@ def read_image(source: str | os.PathLike | BinaryIO, to_srgb: bool = False, max_
     elif not callable(getattr(source, "read", None)):
         raise ImageError(f"a picture cannot be a {type(source).__name__}: give a path, an open file or pixels")
     try:
-        with _pixel_limit(max_pixels), Image.open(source, formats=_formats()) as file:
+        with _open(source, max_pixels) as file:
             return rgb_tensor(file, to_srgb)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
@@ -79,7 +82,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """
     _check_file(Path(path))
     try:
-        with Image.open(path, formats=_formats()) as file:
+        with _open(Path(path), None) as file:
             return file.size
     except Exception as error:  # of many kinds, as in read_image
         raise ImageError(f"{path}: not a readable image ({error})") from error
@@ -101,6 +104,27 @@ def _formats() -> list[str]:
     return [name for name in Image.ID if name != "EPS"]
 
 
+def _open(source: Path | BinaryIO, max_pixels: int | None) -> Image.Image:
+    # Pillow's limit and the filter of warnings are the whole process's, and other threads open pictures, too.
+    with _OPENING, _pixel_limit(max_pixels):
+        try:
+            return Image.open(source, formats=_formats())
+        except Exception:
+            # Pillow's reader of AVIF, unlike others, fails as a whole at Exif that is damaged.
+            data = source.read_bytes() if isinstance(source, Path) else _read_again(source)
+            if data[4:8] != b"ftyp" or (repaired := mark_free(data)) == data:
+                raise
+            return Image.open(io.BytesIO(repaired), formats=_formats())
+
+
+def _read_again(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+_OPENING = threading.RLock()
+
+
 @contextmanager
 def _pixel_limit(pixels: int | None) -> Iterator[None]:
     before = Image.MAX_IMAGE_PIXELS
@@ -120,13 +144,13 @@ def rgb_tensor(image: Image.Image, to_srgb: bool = False) -> Tensor:
     """Return a Pillow image, converted as :func:`read_image` says, as a uint8 tensor (3, H, W).
 
     Raises:
-        ImageError: it has 32-bit samples of unknown range.
+        ImageError: it has 32-bit samples of unknown range, or is to be converted and its colours have no conversion.
     """
-    profile = image.info.get("icc_profile") if to_srgb else None
-    of_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
-    image = _to_8_bits(ImageOps.exif_transpose(image), of_16_bits)
-    if profile:
-        image = _to_srgb(image, profile)
+    stated = stated_code_points(image) if to_srgb else None
+    image.load()
+    image = _upright(_to_8_bits(image))
+    if to_srgb:
+        image = convert_to_srgb(image, stated)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -157,28 +181,53 @@ def array_tensor(array: np.ndarray) -> Tensor:
     return rgb_tensor(Image.fromarray(np.ascontiguousarray(pixels >> 8 if wide else pixels, dtype=np.uint8)))
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert colours; an image whose profile is damaged or does not fit its mode is left as it is."""
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    # A profile speaks of the samples without transparency, and palettes are of RGB.
-    plain = image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "LA" else "RGB")
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its Exif or XMP says; what cannot be read there says nothing."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            method = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # of many kinds: Pillow parses TIFF tags, hexadecimal digits and XML here
         return image
-    if alpha is not None:
-        converted.putalpha(alpha)
-    return converted
+    if method is None:
+        return image
+    return _like(image, image.transpose(method))
 
 
-def _to_8_bits(image: Image.Image, of_16_bits: bool) -> Image.Image:
-    if of_16_bits:
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each orientation of Exif upright."""
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        samples, tags = np.asarray(image).astype(np.uint16), getattr(image, "tag_v2", {})
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
         # Pillow's own conversion clips at 255. The high byte is also what it keeps of 16-bit colour.
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        samples = (samples >> max(0, bits - 8)).clip(0, 255).astype(np.uint8)
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds for samples of up to 8 bits
+            samples = 255 - samples
+        return _like(image, Image.fromarray(samples))
     if image.mode in ("I", "F"):
         raise ImageError("32-bit samples have no defined range; save the picture with 8 or 16 bits")
     return image
+
+
+def _like(image: Image.Image, converted: Image.Image) -> Image.Image:
+    """Give a converted image what the file said beside the samples."""
+    converted.info, converted.format = image.info, image.format
+    return converted
+
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+"""Tags of TIFF, and a value of the second."""
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -1,9 +1,16 @@
+import io
+import os
+import struct
 import subprocess
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from compressai_gen.data import list_images, read_image, write_image
 from compressai_gen.errors import ImageError
@@ -71,6 +78,115 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[0x0112] = 6  # the camera was turned by 90 degrees
     Image.new("RGB", (8, 4)).save(tmp_path / "x.jpg", exif=exif)
     assert read_image(tmp_path / "x.jpg").shape == (3, 8, 4)
+
+
+def _chunk(kind, content):
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+BROKEN_EXIF = [b"garbage", b"", b"Exif\0\0", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\x05\0\x12\x01"]
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="%s">'
+
+
+@pytest.mark.parametrize("exif", BROKEN_EXIF)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG", "AVIF", "TIFF"])
+def test_orientation_that_cannot_be_read_is_none(tmp_path, kind, exif):
+    path = tmp_path / "x"
+    picture = Image.new("RGB", (8, 4), (200, 100, 50))
+    if kind == "PNG":
+        picture.save(path, kind)
+        data = path.read_bytes()
+        path.write_bytes(data[:33] + _chunk(b"eXIf", exif) + data[33:])
+    elif kind == "TIFF":
+        right = Image.Exif()
+        right.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+        picture.save(path, kind, exif=right)
+        data = path.read_bytes()
+        path.write_bytes(data.replace(struct.pack("<HHI", 0x8769, 4, 1), struct.pack("<HHI", 0x8769, 4, 9)))
+    elif kind == "AVIF":
+        right = Image.Exif()
+        right[0x010F] = "camera"
+        picture.save(path, kind, exif=right)
+        data = path.read_bytes()
+        whole = right.tobytes()[6:]
+        assert whole in data
+        path.write_bytes(data.replace(whole, exif.ljust(len(whole), b"\0")[: len(whole)]))
+    else:
+        picture.save(path, kind, exif=exif)
+    picture = read_image(path, to_srgb=True)
+    assert picture.shape == (3, 4, 8)
+    assert picture[:, 2, 4].tolist() == pytest.approx((200, 100, 50), abs=12)
+
+
+@pytest.mark.parametrize("value", [0, 9, 255, 65535])
+def test_an_unknown_orientation_is_none(tmp_path, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    Image.new("RGB", (8, 4)).save(tmp_path / "x.png", exif=exif)
+    assert read_image(tmp_path / "x.png").shape == (3, 4, 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
+def test_every_orientation_is_that_of_pillow(tmp_path, ramp, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(ramp).save(tmp_path / "x", kind, exif=exif)
+    with Image.open(tmp_path / "x") as file:
+        expected = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    np.testing.assert_array_equal(_pixels(tmp_path / "x"), expected)
+
+
+def test_broken_exif_of_other_programs():
+    folder = Path(os.environ.get("COMPRESSAI_GEN_DATA", "unset")).parent / "cases"
+    if not folder.is_dir():
+        pytest.skip("no folder of cases beside COMPRESSAI_GEN_DATA")
+    for name in ("png_exif_bad.png", "webp_exif_bad.webp"):
+        assert read_image(folder / name).shape == (3, 192, 192)
+    upright = read_image(folder / "tiff16grey_white0.tif")
+    with Image.open(folder / "tiff16grey_white0.tif") as file:
+        np.testing.assert_array_equal(upright[0], 255 - (np.asarray(file) >> 8))
+
+
+def _grey_tiff(bits, photometric, samples, order="<"):
+    """A TIFF of one row and strip, its samples packed from the highest bit."""
+    digits = "".join(f"{sample:0{bits}b}" for sample in samples)
+    data = int(digits.ljust(-(-len(digits) // 8) * 8, "0"), 2).to_bytes(-(-len(digits) // 8), "big")
+    if bits == 16:
+        data = struct.pack(f"{order}{len(samples)}H", *samples)
+    tags = [(256, 4, len(samples)), (257, 4, 1), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 4, 1), (279, 4, len(data))]
+    start = 8 + len(data) + len(data) % 2
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, kind, 1)
+        + struct.pack(f"{order}{'I' if kind == 4 else 'HH'}", *([value] if kind == 4 else [value, 0]))
+        for tag, kind, value in tags
+    )
+    return head + data.ljust(start - 8, b"\0") + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
+def test_grey_tiff_of_any_depth_is_the_right_way_up(bits, white_is_zero):
+    top = 2**bits - 1
+    shown = [0, top, top // 2, 0, top, top, 0, 0]
+    stored = [top - value if white_is_zero else value for value in shown]
+    if bits == 12 and white_is_zero:
+        pytest.skip("Pillow knows no such TIFF")
+    picture = read_image(io.BytesIO(_grey_tiff(bits, 0 if white_is_zero else 1, stored)))
+    expected = [round(255 * value / top) if bits < 8 else value >> (bits - 8) for value in shown]
+    assert picture[1, 0].tolist() == expected
+
+
+def test_reading_in_threads_leaves_the_limit_of_pillow_alone(tmp_path, ramp):
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: read_image(tmp_path / "x.png", max_pixels=1000 + n), range(200)))
+    assert before == Image.MAX_IMAGE_PIXELS
+    assert list(warnings.filters) == filters
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"])

@@ -1,0 +1,1 @@
+"""The generative half of both codecs: denoiser, sampler, noise, guidance and tiles."""
