@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import DISTS_pytorch
 import lpips
 import torch
 import torch.nn.functional as F
-from pytorch_msssim import ms_ssim
+from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor, nn
 from torchvision.transforms.functional import rgb_to_grayscale
 
 from compressai_gen.errors import MetricError
+from compressai_gen.metrics.grid import WINDOW, GridMetric
+from compressai_gen.metrics.ssimulacra2 import Ssimulacra2Metric
 from compressai_gen.metrics.weights import loading
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "LpipsMetric",
     "Metric",
     "MetricSpec",
+    "PooledMetric",
     "ReferenceMetrics",
     "central_quarter",
     "create_metric",
@@ -49,6 +52,18 @@ class Metric(Protocol):
 
     def compare(self, prepared: Any, reconstruction: Tensor) -> float:
         """Return the value of the metric."""
+
+
+@runtime_checkable
+class PooledMetric(Metric, Protocol):
+    """A metric whose figure of a set is not the mean of the images' figures, but comes from means of their terms."""
+
+    def terms(self, prepared: Any, reconstruction: Tensor) -> Tensor:
+        """Return what is averaged over images."""
+
+    @staticmethod
+    def pooled(terms: Tensor) -> float:
+        """Return the figure of one image's terms, or of their mean over a set."""
 
 
 class Psnr:
@@ -75,6 +90,14 @@ class MsSsim:
     def compare(self, prepared: Tensor, reconstruction: Tensor) -> float:
         """Return MS-SSIM, at most 1."""
         return ms_ssim(prepared, self.prepare(reconstruction), data_range=255).item()
+
+
+class Ssim(MsSsim):
+    """SSIM of ``pytorch_msssim`` on RGB, 11-pixel Gaussian window, data range 255 (Wang et al., 2004)."""
+
+    def compare(self, prepared: Tensor, reconstruction: Tensor) -> float:
+        """Return SSIM, at most 1."""
+        return ssim(prepared, self.prepare(reconstruction), data_range=255).item()
 
 
 class _Once(nn.Module):
@@ -214,10 +237,12 @@ class FigureSpec:
     Attributes:
         label: for axes.
         higher_is_better: False for distances.
+        has_bd_rate: False where equal figures do not mean equal quality, so that no rate is compared at them.
     """
 
     label: str
     higher_is_better: bool
+    has_bd_rate: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -227,25 +252,31 @@ class MetricSpec(FigureSpec):
     Attributes:
         min_side: the metric is not defined (NaN) for a picture with a shorter side.
         create: makes the metric on a device.
+        pooled: the figure of a set from the mean of its images' terms; None where it is the mean of their figures.
     """
 
     min_side: int
     create: Callable[[str | torch.device], Metric]
+    pooled: Callable[[Tensor], float] | None = None
 
 
 METRICS: dict[str, MetricSpec] = {
     "psnr": MetricSpec("PSNR [dB]", True, 1, lambda device: Psnr()),
     "ms_ssim": MetricSpec("MS-SSIM", True, 161, lambda device: MsSsim()),  # four halvings of an 11-pixel window
+    "ssim": MetricSpec("SSIM", True, 11, lambda device: Ssim()),
     "lpips": MetricSpec("LPIPS (AlexNet)", False, 31, lambda device: LpipsMetric("alex", device)),
+    "dists": MetricSpec("DISTS", False, 1, lambda device: DistsMetric(device)),
+    "lpips_vgg": MetricSpec("LPIPS (VGG)", False, 16, lambda device: LpipsMetric("vgg", device)),
+    "ssimulacra2": MetricSpec("SSIMULACRA 2", True, 8, lambda device: Ssimulacra2Metric()),
+    "grid": MetricSpec("grid [dB]", False, WINDOW, lambda device: GridMetric(), GridMetric.pooled, has_bd_rate=False),
     "lpips_complex": MetricSpec("LPIPS in the complex half", False, 31, lambda device: ComplexLpipsMetric(device)),
     "psnr_central": MetricSpec("PSNR in the central quarter [dB]", True, 2, lambda device: CentralMetric(Psnr())),
     "lpips_central": MetricSpec(
         "LPIPS in the central quarter", False, 62, lambda device: CentralMetric(LpipsMetric("alex", device))
     ),
-    "lpips_vgg": MetricSpec("LPIPS (VGG)", False, 16, lambda device: LpipsMetric("vgg", device)),
-    "dists": MetricSpec("DISTS", False, 1, lambda device: DistsMetric(device)),
 }
-DEFAULT_METRICS = ("psnr", "ms_ssim", "lpips", "dists")
+DEFAULT_METRICS = ("psnr", "ms_ssim", "ssim", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid")
+"""By family: pixels, structure, perceptual ones that this package trains on, ones that it does not, and patterns."""
 
 
 def create_metric(name: str, device: str | torch.device = "cpu") -> Metric:
@@ -304,7 +335,6 @@ class ReferenceMetrics:
             if min(original.shape[1:]) >= METRICS[name].min_side:
                 self._prepared[name] = metric.prepare(original)
 
-    @torch.no_grad()
     def measure(self, reconstruction: Tensor) -> dict[str, float]:
         """Return the value of each metric, NaN where the picture is too small for it.
 
@@ -314,13 +344,27 @@ class ReferenceMetrics:
         Raises:
             MetricError: the shapes differ, or the reconstruction is not 8-bit.
         """
+        return self.measure_with_terms(reconstruction)[0]
+
+    @torch.no_grad()
+    def measure_with_terms(self, reconstruction: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Return what :meth:`measure` does, and the terms of each pooled metric that the picture is not too small for.
+
+        The figure of a set is ``METRICS[name].pooled`` of the mean of its images' terms.
+        """
         if reconstruction.shape != self._shape or reconstruction.dtype != torch.uint8:
             raise MetricError(
                 f"a reconstruction of shape {tuple(reconstruction.shape)} and type {reconstruction.dtype} cannot be "
                 f"compared with an original of shape {tuple(self._shape or ())}; it must be uint8 of the same shape"
             )
         reconstruction = reconstruction.to(self.device)
-        return {
-            name: metric.compare(self._prepared[name], reconstruction) if name in self._prepared else math.nan
-            for name, metric in self.metrics.items()
-        }
+        values, terms = {}, {}
+        for name, metric in self.metrics.items():
+            if name not in self._prepared:
+                values[name] = math.nan
+            elif isinstance(metric, PooledMetric):
+                terms[name] = metric.terms(self._prepared[name], reconstruction)
+                values[name] = metric.pooled(terms[name])
+            else:
+                values[name] = metric.compare(self._prepared[name], reconstruction)
+        return values, terms
