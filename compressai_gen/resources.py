@@ -6,11 +6,12 @@ And the user's cache, and the package's own source.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-__all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir", "source_hash"]
+__all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir", "is_offline", "source_hash"]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -27,6 +28,11 @@ EVAL_DIR = _resource_dir("eval")
 def cache_dir() -> Path:
     """Return the folder for what can be had again: on Linux below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     return user_cache_path("compressai-gen", appauthor=False)
+
+
+def is_offline() -> bool:
+    """Return whether nothing may be fetched: the variable ``COMPRESSAI_GEN_OFFLINE``, which ``--offline`` sets, is 1."""
+    return os.environ.get("COMPRESSAI_GEN_OFFLINE", "0") not in ("", "0")
 
 
 def source_hash(*subpackages: str) -> str:

@@ -28,7 +28,7 @@ def write_report(
     """Write tables, plots and environment of a run to the folder `output`, each file whole or not at all."""
     dataset = environment["dataset"]
     description = f"{dataset['name']}, {dataset['images']} images, compressai-gen {environment['compressai_gen']}"
-    write_table(images, output / "images.csv")
+    write_table(images.drop(columns=tables.terms_columns(images)), output / "images.csv")
     write_table(summary, output / "summary.csv")
     write_table(intervals, output / "intervals.csv")
     write_table(deltas, output / "bd_rate.csv")

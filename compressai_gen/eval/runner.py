@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -65,7 +65,8 @@ def measure(
 
     Returns:
         One row per codec, quality and image, in this order: ``codec, quality, image, bpp``, a column per metric,
-        ``encode_s, decode_s`` (wall seconds); with features also ``original, decoded``, the names of theirs.
+        ``encode_s, decode_s`` (wall seconds); of pooled metrics also ``<metric>_terms``, nested lists; with features
+        also ``original, decoded``, the names of theirs.
 
     Raises:
         CodecError: a codec returned something else than bytes, or a picture of another shape.
@@ -127,11 +128,13 @@ def _code(codec: Codec, quality: int, image: Tensor) -> _Coded:
     return _Coded(encoded, decoded, encoded_at - start, decoded_at - encoded_at)
 
 
-def _figures(image: Tensor, coded: _Coded, metrics: ReferenceMetrics) -> dict[str, float]:
+def _figures(image: Tensor, coded: _Coded, metrics: ReferenceMetrics) -> dict[str, Any]:
     height, width = image.shape[1:]
+    figures, terms = metrics.measure_with_terms(coded.decoded)
     return {
         "bpp": 8 * coded.encoded.n_bytes / (height * width),
-        **metrics.measure(coded.decoded),
+        **figures,
         "encode_s": coded.encode_s,
         "decode_s": coded.decode_s,
+        **{f"{name}_terms": values.tolist() for name, values in terms.items()},
     }

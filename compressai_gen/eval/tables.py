@@ -7,10 +7,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from compressai_gen.codecs import base_name, newest_of_families, published_curves
 from compressai_gen.eval.bootstrap import interval, resample_means
-from compressai_gen.metrics import DEFAULT_METRICS, FIGURES, MIN_OVERLAP, MIN_PATCHES, SET_METRICS, BDRate, bd_rate
+from compressai_gen.metrics import (
+    DEFAULT_METRICS,
+    FIGURES,
+    METRICS,
+    MIN_OVERLAP,
+    MIN_PATCHES,
+    SET_METRICS,
+    BDRate,
+    bd_rate,
+)
 
 __all__ = [
     "bd_rates",
@@ -23,6 +33,7 @@ __all__ = [
     "per_image",
     "published_summary",
     "summarize",
+    "terms_columns",
 ]
 
 _TIMES = ["encode_s", "decode_s"]
@@ -43,15 +54,31 @@ def _metric_columns(table: pd.DataFrame) -> list[str]:
 
 
 def per_image(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of ``runner.measure`` with the columns of ``images.csv``."""
-    return measured.reindex(columns=["codec", "quality", "image", "bpp", *_metric_columns(measured), *_TIMES])
+    """Return the rows of ``runner.measure`` with the columns of ``images.csv``, and the terms of pooled metrics."""
+    columns = ["codec", "quality", "image", "bpp", *_metric_columns(measured), *_TIMES, *terms_columns(measured)]
+    return measured.reindex(columns=columns)
+
+
+def terms_columns(measured: pd.DataFrame) -> list[str]:
+    """Return the columns of terms, of which the figures of a set are made; no file shows them."""
+    return [name for name in (f"{metric}_terms" for metric in METRICS) if name in measured]
+
+
+def _pooled(group: pd.DataFrame, metric: str) -> np.ndarray | None:
+    """Terms of a pooled metric, images first; None where it is undefined for one of them."""
+    terms = group.get(f"{metric}_terms")
+    return None if terms is None or terms.isna().any() else np.array(terms.tolist())
+
+
+def _of_terms(metric: str, means: np.ndarray) -> float:
+    return METRICS[metric].pooled(torch.from_numpy(means))
 
 
 def summarize(images: pd.DataFrame, of_set: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the means over images, one row per codec and quality, with the columns of ``summary.csv``.
 
     A metric that is undefined (NaN) for one image is undefined for the set: a mean over other images than the
-    neighbouring row's would not be comparable.
+    neighbouring row's would not be comparable. Of pooled metrics the figure comes from the means of their terms.
 
     Args:
         images: of :func:`per_image`.
@@ -61,6 +88,12 @@ def summarize(images: pd.DataFrame, of_set: pd.DataFrame | None = None) -> pd.Da
     groups = images.groupby(keys, sort=False)
     columns = ["bpp", *_metric_columns(images), *_TIMES]
     summary = groups[columns].agg(lambda values: values.mean(skipna=False)).assign(n_images=groups.size())
+    for metric in _metric_columns(images):
+        if metric in METRICS and METRICS[metric].pooled:
+            means = {key: _pooled(group, metric) for key, group in groups}
+            summary[metric] = [
+                np.nan if means[key] is None else _of_terms(metric, means[key].mean(axis=0)) for key in summary.index
+            ]
     counts = ["n_images"]
     if of_set is not None:
         summary = summary.join(of_set.set_index(keys))
@@ -108,7 +141,12 @@ def intervals(images: pd.DataFrame) -> pd.DataFrame:
     for (codec, quality), group in images.groupby(["codec", "quality"], sort=False):
         for metric in ["bpp", *_metric_columns(images)]:
             values = group[metric].to_numpy(dtype=float)
-            if not np.isnan(values).any():
+            if metric in METRICS and METRICS[metric].pooled:
+                terms = _pooled(group, metric)
+                if terms is not None:
+                    low, high = interval([_of_terms(metric, means) for means in resample_means(terms)])
+                    rows.append((codec, quality, metric, _of_terms(metric, terms.mean(axis=0)), low, high))
+            elif not np.isnan(values).any():
                 low, high = interval(resample_means(values))
                 rows.append((codec, quality, metric, values.mean(), low, high))
     return pd.DataFrame(rows, columns=["codec", "quality", "metric", "mean", "low", "high"])
@@ -117,7 +155,7 @@ def intervals(images: pd.DataFrame) -> pd.DataFrame:
 def bd_rates(
     summary: pd.DataFrame, images: pd.DataFrame, baselines: Sequence[str] = (), anchor: str | None = None
 ) -> pd.DataFrame:
-    """Return BD-rates of every other curve against the anchor.
+    """Return BD-rates of every other curve against the anchor, by the metrics that have such.
 
     Args:
         summary: as :func:`summarize` and :func:`published_summary` return it.
@@ -137,7 +175,7 @@ def bd_rates(
     for codec in summary["codec"].unique():
         if codec in anchors:
             continue
-        for metric in _metric_columns(summary):
+        for metric in (name for name in _metric_columns(summary) if FIGURES[name].has_bd_rate):
             usable = [anchor for anchor in anchors if _has(summary, anchor, metric)]
             if usable and _has(summary, codec, metric):
                 best = max(usable, key=lambda name: _delta(summary, name, codec, metric).overlap)

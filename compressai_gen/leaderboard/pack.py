@@ -76,7 +76,7 @@ def pack(
         qualities=chosen,
         metrics=tuple(metrics),
         environment=describe_environment(device),
-        rows=rows.drop(columns="codec"),
+        rows=rows[["quality", "image", "bpp", *metrics, "encode_s", "decode_s"]],
         streams=_streams(store, codec, chosen, pictures),
     )
     write_submission(submission, output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from compressai_gen.codecs import Codec, Encoded, decoder_reference, find_codec
 from compressai_gen.data import ImageDataset, known_datasets, load_dataset, pixel_hash
 from compressai_gen.errors import CodecError, DatasetError, SubmissionError, ZooError
+from compressai_gen.eval import tables
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import PROTOCOL_VERSION, RowStore
@@ -31,7 +33,11 @@ from compressai_gen.resources import cache_dir
 __all__ = ["TOLERANCES", "Record", "read_record", "record_path", "verify"]
 
 _DISTANCES = ("lpips", "lpips_complex", "lpips_central", "lpips_vgg", "dists")
-TOLERANCES = {"bpp": 0.0, "psnr": 0.05, "psnr_central": 0.05, "ms_ssim": 0.001} | dict.fromkeys(_DISTANCES, 0.003)
+TOLERANCES = {
+    **{"bpp": 0.0, "psnr": 0.05, "psnr_central": 0.05, "ms_ssim": 0.001, "ssim": 0.001},
+    **dict.fromkeys(_DISTANCES, 0.003),
+    **{"ssimulacra2": 0.5, "grid": 0.5},
+}
 """How far a figure of one image may lie from the one that is claimed; ``eval/protocol.md`` states them, too."""
 _SMALLEST_SIDE = 16
 """Numbers of a shape may be as large as the picture's sides, or as this where the picture is smaller."""
@@ -73,7 +79,8 @@ def verify(
         job = Job(_Replay(codec, submission), submission.qualities)
         store = RowStore(kept, list(submission.metrics), str(device))
         measured = measure([job], dataset, ReferenceMetrics(submission.metrics, device), store=store)
-        measured = measured.drop(columns=["codec", "encode_s"])
+        terms = {column: measured[column].tolist() for column in tables.terms_columns(measured)}
+        measured = measured.drop(columns=["codec", "encode_s", *terms])
         _compare(submission, measured)
     except (CodecError, SubmissionError) as error:
         kept.unlink(missing_ok=True)
@@ -84,6 +91,7 @@ def verify(
         "sha256": submission.sha256,
         "environment": describe_environment(device),
         "rows": json_rows(measured),
+        "terms": json_rows(pd.DataFrame(terms)),
     }
     write_json(record, record_path(path))
     kept.unlink(missing_ok=True)
@@ -91,7 +99,7 @@ def verify(
 
 
 class Record(NamedTuple):
-    """What was measured when a submission was accepted: its rows without ``encode_s``, and where."""
+    """What was measured when a submission was accepted: its rows without ``encode_s`` but with terms, and where."""
 
     rows: pd.DataFrame
     environment: dict[str, Any]
@@ -109,11 +117,24 @@ def read_record(path: Path, submission: Submission) -> Record:
         if fields.get("sha256") != submission.sha256:
             raise SubmissionError(f"it accepts another file than {path.name}: verify that again")
         rows = parse_rows(fields.get("rows"), submission.streams, ["bpp", *submission.metrics, "decode_s"])
-        return Record(rows, dict(fields.get("environment") or {}))
+        return Record(rows.assign(**_terms(fields, rows)), dict(fields.get("environment") or {}))
     except OSError as error:
         raise SubmissionError(f"cannot read {record}: {error}") from error
     except SubmissionError as error:
         raise SubmissionError(f"the record {record} is refused: {error}") from error
+
+
+def _terms(fields: dict[str, Any], rows: pd.DataFrame) -> dict[str, list[Any]]:
+    """The columns of terms of a record's rows; older records have none."""
+    columns = pd.DataFrame(fields.get("terms") or [])
+    for name in columns:
+        try:
+            known = np.array(columns[name].dropna().tolist(), dtype=float)
+        except (TypeError, ValueError):
+            known = np.array(np.nan)
+        if len(columns) != len(rows) or not np.isfinite(known).all():
+            raise SubmissionError(f"its {name} are no numbers of each row: verify the submission again")
+    return {name: columns[name].tolist() for name in tables.terms_columns(columns)}
 
 
 class _Replay:

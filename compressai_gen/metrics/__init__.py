@@ -17,13 +17,16 @@ from compressai_gen.metrics.full_reference import (
     MetricSpec,
     ReferenceMetrics,
     create_metric,
+    lpips_network,
 )
+from compressai_gen.metrics.grid import LINES, grid_excess, line_powers
 from compressai_gen.metrics.losses import DistsLoss
 
 __all__ = [
     "DEFAULT_METRICS",
     "FEATURES",
     "FIGURES",
+    "LINES",
     "METRICS",
     "MIN_OVERLAP",
     "MIN_PATCHES",
@@ -39,6 +42,9 @@ __all__ = [
     "ReferenceMetrics",
     "bd_rate",
     "create_metric",
+    "grid_excess",
+    "line_powers",
+    "lpips_network",
 ]
 
 FIGURES: dict[str, FigureSpec] = {**METRICS, **SET_METRICS}

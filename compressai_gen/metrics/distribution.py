@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from compressai_gen.errors import MetricError
 from compressai_gen.metrics.full_reference import FigureSpec
-from compressai_gen.metrics.weights import loading
+from compressai_gen.metrics.weights import convolutions, loading
 
 __all__ = ["FEATURES", "MIN_PATCHES", "SET_METRICS", "FeatureDistance", "PatchFeatures", "cut_patches"]
 
@@ -84,8 +84,7 @@ def _inception(device: str | torch.device) -> Callable[[Tensor], Tensor]:
 
 def _alexnet(device: str | torch.device) -> Callable[[Tensor], Tensor]:
     """The last convolution's features of torchvision's AlexNet, their mean over the patch: so few need few patches."""
-    with loading("alexnet_fd", "alexnet-owt-7be5be79.pth"):
-        network = torchvision.models.alexnet(weights=torchvision.models.AlexNet_Weights.IMAGENET1K_V1).features
+    network = convolutions("alexnet_fd", "alexnet")
     normalize = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     network = nn.Sequential(normalize, network).to(device).eval()
     return lambda x: network(x).mean((2, 3))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import DISTS_pytorch
 import lpips
 import torch
 import torch.nn.functional as F
+from DISTS_pytorch.DISTS_pt import L2pooling
 from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor, nn
 from torchvision.transforms.functional import rgb_to_grayscale
@@ -25,7 +27,8 @@ from torchvision.transforms.functional import rgb_to_grayscale
 from compressai_gen.errors import MetricError
 from compressai_gen.metrics.grid import WINDOW, GridMetric
 from compressai_gen.metrics.ssimulacra2 import Ssimulacra2Metric
-from compressai_gen.metrics.weights import loading
+from compressai_gen.metrics.weights import convolutions, quiet
+from compressai_gen.weights import UNREADABLE, first_line
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -41,6 +44,7 @@ __all__ = [
     "ReferenceMetrics",
     "central_quarter",
     "create_metric",
+    "lpips_network",
 ]
 
 
@@ -100,6 +104,30 @@ class Ssim(MsSsim):
         return ssim(prepared, self.prepare(reconstruction), data_range=255).item()
 
 
+def lpips_network(net: str = "alex") -> lpips.LPIPS:
+    """Return LPIPS v0.1 of the ``lpips`` package, whose backbone is found wherever it can be had.
+
+    Args:
+        net: ``"alex"`` or ``"vgg"``.
+
+    Raises:
+        MetricError: the weights of the backbone cannot be had, or the package is not whole.
+    """
+    backbone = convolutions(f"LPIPS ({net})", {"alex": "alexnet", "vgg": "vgg16"}[net]).state_dict()
+    with quiet(), torch.device("meta"):  # the package would make, and fill at random, a whole classifier
+        model = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+    model.scaling_layer = lpips.ScalingLayer()  # has values that are no weights
+    try:
+        file = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+        heads = torch.load(file, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise MetricError(f"LPIPS: the package lpips is not whole ({first_line(error)}); reinstall it by pip") from error
+    names = [name for name in model.net.state_dict() if "." in name]
+    state = {f"net.{name}": backbone[name.partition(".")[2]] for name in names}
+    model.load_state_dict(state | heads, strict=False, assign=True)
+    return model.eval()
+
+
 class _Once(nn.Module):
     """A stage of a metric network that lets features pass which were computed earlier."""
 
@@ -123,8 +151,7 @@ class LpipsMetric:
     """
 
     def __init__(self, net: str = "alex", device: str | torch.device = "cpu") -> None:
-        with loading(f"LPIPS ({net})", {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}[net]):
-            model = lpips.LPIPS(net=net, verbose=False)
+        model = lpips_network(net)
         # Its forward() then takes features in place of the original, and stays the package's own computation.
         model.scaling_layer, model.net = _Once(model.scaling_layer), _Once(model.net)
         self.model = model.to(device).eval()
@@ -194,6 +221,27 @@ def _centre(image: Tensor) -> Tensor:
 
 
 class _CachedDists(DISTS_pytorch.DISTS):
+    """DISTS that lets features pass which were computed earlier, made of a backbone that is here.
+
+    Args:
+        features: of VGG-16.
+        weights: ``alpha`` and ``beta`` of the package.
+    """
+
+    def __init__(self, features: nn.Sequential, weights: dict[str, Tensor]) -> None:
+        nn.Module.__init__(self)  # the package's own constructor loads a whole classifier through torch
+        self.chns = [3, 64, 128, 256, 512, 512]
+        # A stage begins where VGG-16 pools by the maximum.
+        starts = [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+        for stage, (start, end) in enumerate(zip([0, *starts[:4]], starts, strict=True)):
+            pooling = [(str(start), L2pooling(channels=self.chns[stage]))] if stage else []
+            layers = [(str(i), features[i]) for i in range(start + len(pooling), end)]
+            self.add_module(f"stage{stage + 1}", nn.Sequential(OrderedDict(pooling + layers)))
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, -1, 1, 1))
+        self.alpha, self.beta = nn.Parameter(weights["alpha"]), nn.Parameter(weights["beta"])
+        self.requires_grad_(False)
+
     def forward_once(self, x: Any) -> Any:
         return super().forward_once(x) if isinstance(x, Tensor) else x
 
@@ -206,11 +254,8 @@ class DistsMetric:
     """
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
-        with loading("DISTS", "vgg16-397923af.pth"):
-            model = _CachedDists(load_weights=False)
         weights = torch.load(self._weights_file(), map_location="cpu", weights_only=True)
-        model.alpha.data, model.beta.data = weights["alpha"], weights["beta"]
-        self.model = model.to(device).eval()
+        self.model = _CachedDists(convolutions("DISTS", "vgg16"), weights).to(device).eval()
 
     @staticmethod
     def _weights_file() -> Path:
