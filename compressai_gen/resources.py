@@ -11,8 +11,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-__all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir", "is_offline", "source_hash"]
+__all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir", "go_offline", "is_offline", "source_hash"]
 
+_OFFLINE = "COMPRESSAI_GEN_OFFLINE"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -30,9 +31,14 @@ def cache_dir() -> Path:
     return user_cache_path("compressai-gen", appauthor=False)
 
 
+def go_offline() -> None:
+    """Have nothing fetched by this process and those that it starts."""
+    os.environ[_OFFLINE] = "1"
+
+
 def is_offline() -> bool:
-    """Return whether nothing may be fetched: the variable ``COMPRESSAI_GEN_OFFLINE``, which ``--offline`` sets, is 1."""
-    return os.environ.get("COMPRESSAI_GEN_OFFLINE", "0") not in ("", "0")
+    """Return whether nothing may be fetched: the variable ``COMPRESSAI_GEN_OFFLINE`` is 1."""
+    return os.environ.get(_OFFLINE, "0") not in ("", "0")
 
 
 def source_hash(*subpackages: str) -> str:

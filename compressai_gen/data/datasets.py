@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from compressai_gen.data.images import list_images, read_image
 from compressai_gen.errors import DatasetError
-from compressai_gen.resources import EVAL_DIR, cache_dir
+from compressai_gen.resources import EVAL_DIR, cache_dir, is_offline
 
 __all__ = ["DATA_ROOT_VARIABLE", "ImageDataset", "known_datasets", "load_dataset"]
 
@@ -183,6 +183,8 @@ def _download(name: str, files: list[dict[str, str]], folder: Path, progress: bo
         if "url" not in file:
             raise DatasetError(f"dataset {name}: {file['name']} is not where its package should carry it; reinstall it")
         try:
+            if is_offline():
+                raise ConnectionError("nothing is fetched offline")
             folder.mkdir(parents=True, exist_ok=True)
             # Writes to a temporary file, compares the hash, and renames only then.
             torch.hub.download_url_to_file(file["url"], str(folder / file["name"]), file["sha256"], progress=False)

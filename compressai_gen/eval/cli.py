@@ -30,6 +30,7 @@ from compressai_gen.metrics import DEFAULT_METRICS, FEATURES, PatchFeatures, Ref
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.evaluation import evaluate
 from compressai_gen.programs import exit_status, prepare_torch
+from compressai_gen.resources import go_offline
 
 __all__ = ["main"]
 
@@ -53,6 +54,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
+    if args.offline:
+        go_offline()
     device = prepare_torch(processes.device(args.device), args.threads)
     with processes.main_first():
         dataset = load_dataset(args.dataset, args.data_root, args.limit)

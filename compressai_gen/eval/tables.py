@@ -37,8 +37,9 @@ __all__ = [
 ]
 
 _TIMES = ["encode_s", "decode_s"]
-# Figures of a source that another definition gave than the one here: these take MS-SSIM of luma (eval/SOURCES.md).
-_MEASURED_OTHERWISE = {"aeic": ["ms_ssim"], "stablecodec": ["ms_ssim"]}
+# Figures of a source that another definition gave than the one here: two take MS-SSIM of luma (eval/SOURCES.md), and
+# the third does not say of which channels its SSIM is.
+_MEASURED_OTHERWISE = {"aeic": ["ms_ssim"], "stablecodec": ["ms_ssim"], "diffeic": ["ssim"]}
 # What CompressAI's plotting tool calls these columns.
 _COMPRESSAI_NAMES = {
     "psnr": "psnr-rgb",
@@ -118,7 +119,7 @@ def published_summary(dataset: str, summary: pd.DataFrame) -> pd.DataFrame:
     """
     table = published_curves(dataset).rename(columns={"point": "quality"})
     for source, columns in _MEASURED_OTHERWISE.items():
-        table.loc[table["source"] == source, columns] = np.nan
+        table.loc[table["source"] == source, [column for column in columns if column in table]] = np.nan
     table = table.assign(source="published")
     if few_patches(summary) is not None:
         table = table.drop(columns=list(SET_METRICS), errors="ignore")

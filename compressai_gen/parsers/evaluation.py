@@ -29,7 +29,7 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help="such as psnr ms_ssim lpips dists, which are the default; an unknown name lists all",
+        help="default: psnr ms_ssim ssim lpips dists lpips_vgg ssimulacra2 grid; an unknown name lists all",
     )
     add(
         "--fid-features",
@@ -56,6 +56,7 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, metavar="N", help="use only the first N images")
     add("--output", type=Path, metavar="FOLDER", help="default: results/<dataset>")
     add_machine(add)
+    add("--offline", action="store_true", help="fetch nothing: neither images nor weights")
     add("--fresh", action="store_true", help="measure everything again, whatever an earlier run left in the output")
     add("--reconstructions", action="store_true", help="keep the decoded images")
     add("--report", action="store_true", help="also write report.html, one file with tables, plots and pictures")

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import urllib.error
 
 import compressai.utils.plot.__main__ as compressai_plot
 import pandas as pd
@@ -12,6 +11,7 @@ from PIL import Image
 from compressai_gen.codecs import LearnedCodec, PillowCodec, registry
 from compressai_gen.data import load_dataset, write_image
 from compressai_gen.eval import cli
+from compressai_gen.metrics import DEFAULT_METRICS
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_all_files_of_a_run(pictures, tmp_path, capsys):
     assert {f"reconstructions/webp-q{q}/{name}.png" for q in (1, 15, 50) for name in ("astronaut", "chelsea")} <= files
 
     images, summary = pd.read_csv(output / "images.csv"), pd.read_csv(output / "summary.csv")
-    metrics = ["psnr", "ms_ssim", "lpips", "dists"]
+    metrics = list(DEFAULT_METRICS)
     assert list(images) == ["codec", "quality", "image", "bpp", *metrics, "encode_s", "decode_s"]
     assert list(summary) == ["codec", "quality", "bpp", *metrics, "encode_s", "decode_s", "n_images", "source"]
     assert len(images) == 2 * len(summary)
@@ -191,22 +191,33 @@ def test_users_errors_are_one_line(pictures, tmp_path, capsys):
     assert "bad.png" in _fails(capsys, "--models", "webp", "--metrics", "psnr", "--dataset", pictures)
 
 
-def test_metric_without_weights(pictures, monkeypatch, tmp_path, capsys):
-    def offline(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    monkeypatch.setattr(torch.hub, "urlopen", offline)
+def test_metric_without_weights(pictures, no_weights, capsys):
     argv = ["--models", "webp", "--qualities", "1", "--dataset", str(pictures)]
     assert "TORCH_HOME" in _fails(capsys, *argv, "--metrics", "lpips")
     assert "TORCH_HOME" in _fails(capsys, *argv, "--metrics", "psnr", "--fid-features", "inception")
     assert cli.main(argv) == 0  # by default what can be measured is measured
     skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric skipped")]
-    assert len(skipped) == 2, skipped
-    assert all("TORCH_HOME" in line for line in skipped)
+    assert len(skipped) == 3, skipped
+    assert all("TORCH_HOME" in line and "PIP_INDEX_URL" in line for line in skipped)
     summary = pd.read_csv("results/pictures/summary.csv")
-    assert summary["psnr"].notna().all()
-    assert summary[["lpips", "dists"]].isna().all(axis=None)
+    assert summary[["psnr", "ssim", "ssimulacra2", "grid"]].notna().all(axis=None)
+    assert summary[["lpips", "dists", "lpips_vgg"]].isna().all(axis=None)
+
+
+def test_offline_fetches_nothing(pictures, no_weights, monkeypatch, capsys):
+    monkeypatch.setenv("COMPRESSAI_GEN_OFFLINE", "0")  # what the option changes is restored
+    argv = ["--models", "webp", "--qualities", "1", "--offline"]
+    assert cli.main([*argv, "--dataset", str(pictures)]) == 0
+    assert not no_weights
+    assert len([line for line in capsys.readouterr().err.splitlines() if "not fetched offline" in line]) == 3
+    monkeypatch.delenv("COMPRESSAI_GEN_DATA", raising=False)
+    assert "nothing is fetched offline" in _fails(capsys, *argv, "--dataset", "kodak")
+
+
+def test_the_help_names_the_default_metrics(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"default: {' '.join(DEFAULT_METRICS)};" in " ".join(capsys.readouterr().out.split())
 
 
 def test_interrupt_is_a_clean_end(pictures, monkeypatch, capsys, tmp_path):

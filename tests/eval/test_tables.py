@@ -3,13 +3,15 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from compressai_gen.eval import tables
 from compressai_gen.eval.bootstrap import interval, resample_means
-from compressai_gen.metrics import bd_rate
+from compressai_gen.metrics import DEFAULT_METRICS, LINES, bd_rate
+from compressai_gen.metrics.grid import GridMetric
 
 SUMMARY_COLUMNS = [
-    "codec", "quality", "bpp", "psnr", "ms_ssim", "lpips", "dists", "encode_s", "decode_s", "n_images", "source",
+    "codec", "quality", "bpp", *DEFAULT_METRICS, "encode_s", "decode_s", "n_images", "source",
 ]  # fmt: skip
 
 
@@ -46,9 +48,44 @@ def test_summary_is_the_mean_over_images():
 
 
 def test_further_metrics_follow_the_default_ones():
-    images = _measured(lpips_vgg=0.5)
-    assert list(images.columns)[4:9] == ["psnr", "ms_ssim", "lpips", "dists", "lpips_vgg"]
-    assert tables.summarize(images)["lpips_vgg"].tolist() == [0.5] * 4
+    images = _measured(lpips_complex=0.5)
+    assert list(images.columns)[4:13] == [*DEFAULT_METRICS, "lpips_complex"]
+    assert tables.summarize(images)["lpips_complex"].tolist() == [0.5] * 4
+
+
+def _with_grid(strengths):
+    """Images whose decoder paints a line of these strengths, of powers that are easy to reckon with."""
+    original = torch.ones(len(LINES), 2)
+    rows = []
+    for image, strength in enumerate(strengths):
+        decoded = original.clone()
+        decoded[3, 0] = strength
+        terms = torch.stack([decoded, original])
+        rows.append({"codec": "mine", "quality": 1, "image": f"i{image}", "bpp": 0.1, "encode_s": 0, "decode_s": 0})
+        rows[-1] |= {"grid": GridMetric.pooled(terms), "grid_terms": terms.tolist()}
+    return tables.per_image(pd.DataFrame(rows))
+
+
+def test_grid_of_a_set_comes_from_its_mean_spectrum():
+    images = _with_grid([1, 1, 10, 28])
+    assert images["grid"].tolist() == pytest.approx([0, 0, 10, 10 * math.log10(28)])
+    summary = tables.summarize(images)
+    assert summary["grid"].item() == pytest.approx(10)  # of the powers' mean
+    (row,) = tables.intervals(images).query("metric == 'grid'").to_dict("records")
+    assert row["mean"] == pytest.approx(10)
+    assert 0 <= row["low"] < 10 < row["high"] <= 10 * math.log10(28)
+    assert "grid_terms" not in summary
+    images.at[2, "grid_terms"] = float("nan")  # an image that is too small
+    assert tables.summarize(images)["grid"].isna().all()
+    assert "grid" not in tables.intervals(images)["metric"].tolist()
+
+
+def test_no_rate_is_compared_at_equal_grids():
+    images = pd.concat(
+        [_with_grid([1, 10]).assign(codec=codec, quality=q) for codec in ("avif", "mine") for q in (1, 2)]
+    )
+    deltas = tables.bd_rates(tables.summarize(images), images)
+    assert "grid" not in deltas["metric"].tolist()
 
 
 def _of_set(patches, codec="mine"):
@@ -59,7 +96,14 @@ def _of_set(patches, codec="mine"):
 
 def test_figures_of_the_set_stand_among_the_metrics_of_their_row():
     summary = tables.summarize(_measured(), _of_set(2000))
-    assert list(summary.columns) == [*SUMMARY_COLUMNS[:7], "fid", "kid", *SUMMARY_COLUMNS[7:10], "n_patches", "source"]
+    assert list(summary.columns) == [
+        *SUMMARY_COLUMNS[:-4],
+        "fid",
+        "kid",
+        *SUMMARY_COLUMNS[-4:-1],
+        "n_patches",
+        "source",
+    ]
     assert summary["fid"].tolist() == [40, 39, 38, 37]
 
 
