@@ -1,5 +1,4 @@
 import hashlib
-import urllib.error
 
 import numpy as np
 import pytest
@@ -125,15 +124,20 @@ def test_alexnet_features():
     assert features(image[:, :200]).shape == (0, 256)
 
 
-@pytest.mark.parametrize("name", ["inception", "alexnet"])
-def test_missing_weights_say_what_to_do(name, monkeypatch, tmp_path):
-    def offline(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "urlopen", offline)
-    with pytest.raises(MetricError, match="TORCH_HOME"):
+@pytest.mark.parametrize(
+    ("name", "advice"), [("inception", "in no package of a package index"), ("alexnet", "PIP_INDEX_URL")]
+)
+def test_missing_weights_say_what_to_do(name, advice, no_weights):
+    with pytest.raises(MetricError, match=f"TORCH_HOME.*{advice}"):
         PatchFeatures(name)
+
+
+@pytest.mark.parametrize("name", ["inception", "alexnet"])
+def test_offline_fetches_no_features(name, no_weights, monkeypatch):
+    monkeypatch.setenv("COMPRESSAI_GEN_OFFLINE", "1")
+    with pytest.raises(MetricError, match="offline"):
+        PatchFeatures(name)
+    assert not no_weights
 
 
 def test_unknown_features_list_the_known():
