@@ -4,7 +4,7 @@ from compressai_gen.codecs.base import Codec, Encoded
 from compressai_gen.codecs.baselines import PUBLISHED_MODELS, checkpoint_codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS, PillowCodec
 from compressai_gen.codecs.learned import LearnedCodec
-from compressai_gen.codecs.published import base_name, newest_of_families, published_curves
+from compressai_gen.codecs.published import base_name, family_ranks, newest_of_families, published_curves
 from compressai_gen.codecs.registry import available_codecs, check_qualities, decoder_reference, find_codec
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "check_qualities",
     "checkpoint_codec",
     "decoder_reference",
+    "family_ranks",
     "find_codec",
     "newest_of_families",
     "published_curves",

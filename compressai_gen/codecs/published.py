@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
 from compressai_gen.resources import EVAL_DIR
 
-__all__ = ["base_name", "newest_of_families", "published_curves"]
+__all__ = ["base_name", "family_ranks", "newest_of_families", "published_curves"]
 
 
 class _Lineage(NamedTuple):
@@ -40,29 +40,42 @@ def base_name(codec: str) -> str:
     return codec.split(" [")[0]
 
 
-def newest_of_families(codecs: Mapping[str, float]) -> list[str]:
-    """Return one published codec of each family, the newest.
+def family_ranks(codecs: Iterable[str]) -> dict[str, int]:
+    """Return the place of each published codec's family.
 
-    A family is a line of work of the same people or body, in which the newer replaces the older, and
-    ``eval/published_codecs.csv`` says which codec belongs to which. A codec that it does not name is its own family.
-
-    Args:
-        codecs: names as :func:`published_curves` has them, each with what decides between codecs of one date: the
-            highest is taken.
-
-    Returns:
-        The families in the order of the file, in which the ones that say most as anchors come first.
+    A family is a line of work of the same people or body, in which the newer replaces the older. Which codec belongs to
+    which, says ``eval/published_codecs.csv``, the families that say most as anchors first. A codec that it does not
+    name is its own family, behind those that it does.
     """
     lineages = _lineages()
-    order = list(dict.fromkeys(lineage.family for lineage in lineages.values()))
-    newest: dict[str, tuple[str, float]] = {}
-    chosen: dict[str, str] = {}
-    for codec, score in codecs.items():
-        family, since = lineages.get(base_name(codec), _Lineage(codec, ""))
-        if family not in newest or (since, score) > newest[family]:
-            newest[family], chosen[family] = (since, score), codec
-    known = [family for family in order if family in chosen]
-    return [chosen[family] for family in (*known, *(family for family in chosen if family not in order))]
+    ranks: dict[str, int] = {}
+    for lineage in lineages.values():
+        ranks.setdefault(lineage.family, len(ranks))
+    return {codec: ranks.setdefault(_lineage(codec, lineages).family, len(ranks)) for codec in codecs}
+
+
+def newest_of_families(codecs: Mapping[str, float]) -> list[str]:
+    """Return one published codec of each family, the newest, in the order of :func:`family_ranks`.
+
+    Args:
+        codecs: names as :func:`published_curves` has them. Of variants of one date, the file's first is taken; of one
+            codec that several sources measured, the curve with the highest number given here.
+    """
+    lineages = _lineages()
+    order = list(lineages)
+
+    def recency(codec: str) -> tuple[str, int, float]:
+        place = order.index(base_name(codec)) if base_name(codec) in lineages else 0
+        return _lineage(codec, lineages).since, -place, codecs[codec]
+
+    newest: dict[int, str] = {}
+    for codec, rank in family_ranks(codecs).items():
+        newest[rank] = max(newest.get(rank, codec), codec, key=recency)
+    return [newest[rank] for rank in sorted(newest)]
+
+
+def _lineage(codec: str, lineages: Mapping[str, _Lineage]) -> _Lineage:
+    return lineages.get(base_name(codec), _Lineage(codec, ""))
 
 
 def _lineages() -> dict[str, _Lineage]:

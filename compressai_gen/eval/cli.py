@@ -96,7 +96,7 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
         if not args.all_published:
             deltas = tables.notable(deltas, summary)
         with stamp.writing():
-            write_report(output, images, summary, intervals, deltas, environment)
+            write_report(output, images, summary, intervals, deltas, environment, args.all_published)
             if args.report:
                 page = output / "report.html"
                 write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)

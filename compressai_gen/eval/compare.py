@@ -14,17 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from compressai_gen._matplotlib import backend_set_aside
 from compressai_gen.codecs import Codec, LearnedCodec, check_qualities, find_codec
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, CompressaiGenError, DatasetError, ImageError
-from compressai_gen.eval.plots import STYLE
+from compressai_gen.eval.plots import house_style
 from compressai_gen.files import replacing
 from compressai_gen.layers.transforms import BLOCK
 from compressai_gen.metrics import METRICS, ReferenceMetrics
@@ -32,6 +31,9 @@ from compressai_gen.models import MRIDC
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.evaluation import compare as arguments
 from compressai_gen.programs import exit_status, prepare_torch
+
+with backend_set_aside():
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Column",
@@ -130,7 +132,7 @@ def comparison_figure(rows: Sequence[Sequence[Panel]]) -> Figure:
     dpi = side / _SIDE
     gap, label = round(_GAP * dpi), round(_LABEL * dpi)
     width, height = len(rows[0]) * (side + gap), len(rows) * (side + label)
-    with mpl.rc_context(STYLE):
+    with house_style():
         figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
         for i, panels in enumerate(rows):
             for j, panel in enumerate(panels):
@@ -138,7 +140,7 @@ def comparison_figure(rows: Sequence[Sequence[Panel]]) -> Figure:
                 axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
                 axes.imshow(panel.crop.permute(1, 2, 0).numpy(), interpolation="nearest")
                 axes.set_axis_off()
-                axes.text(0, -0.02, panel.label, transform=axes.transAxes, va="top", fontsize=6.5)
+                axes.text(0, -0.02, panel.label, transform=axes.transAxes, va="top", fontsize=6.5, parse_math=False)
     return figure
 
 

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from compressai_gen._matplotlib import backend_set_aside
+from compressai_gen.codecs import family_ranks, newest_of_families
+from compressai_gen.eval.labels import Curve, label_curves
 from compressai_gen.files import replacing
 from compressai_gen.metrics import FIGURES
 
-__all__ = ["STYLE", "curve_styles", "plottable", "rate_plot", "render_plot", "write_plot"]
+with backend_set_aside():
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-STYLE = {
+__all__ = [
+    "anchors",
+    "curve_styles",
+    "house_style",
+    "overview_plot",
+    "plottable",
+    "rate_plot",
+    "render_plot",
+    "try_plot",
+    "write_plot",
+]
+
+MAX_ANCHORS = 8
+"""Published curves in a plot that does not ask for all."""
+
+_STYLE = {
     "font.size": 9,
     "axes.grid": True,
     "axes.spines.right": False,
@@ -48,17 +69,37 @@ _PUBLISHED_DASHES = ((4, 3), (1, 2), (6, 2, 1, 2))
 _HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.8, "alpha": 0.75, "zorder": 2}
 _MARGIN = 1.3  # of the rate axis, beyond the measured points
 _LEGEND_ROWS = 20  # as many as are as high as the axes
+_PANEL_COLUMNS = 3
+_INTERVAL_NOTE, _PUBLISHED_NOTE = "shaded: 95 % interval", "hollow, thin: published by others"
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw in the style of this package, from matplotlib's own defaults on, whatever a ``matplotlibrc`` says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
 
 
 def curve_styles(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return ``color``, ``marker`` and ``dashes`` of each codec, the same for all metrics.
 
     Measured and published codecs have styles of their own. The numbers of markers and line styles are coprime, so that
-    many codecs get different pairs, which print in black and white.
+    many codecs get different pairs, which print in black and white. The published curves that a plot shows by default
+    are of different families, which differ in colour.
     """
     source = summary["source"]
-    measured = _styles(summary.loc[source == "measured", "codec"], _MEASURED_COLORS, _MEASURED_DASHES)
-    return _styles(summary.loc[source == "published", "codec"], _PUBLISHED_COLORS, _PUBLISHED_DASHES) | measured
+    measured = sorted(set(summary.loc[source == "measured", "codec"]))
+    published = sorted(set(summary.loc[source == "published", "codec"]))
+    colors = dict(zip(measured, cycle(_MEASURED_COLORS), strict=False))
+    families = family_ranks(published)
+    colors |= {codec: _PUBLISHED_COLORS[families[codec] % len(_PUBLISHED_COLORS)] for codec in published}
+    styles = {}
+    for codecs, dashes in ((published, _PUBLISHED_DASHES), (measured, _MEASURED_DASHES)):
+        for codec, marker, dash in zip(codecs, cycle(_MARKERS), cycle(dashes), strict=False):
+            styles[codec] = {"color": colors[codec], "marker": marker, "dashes": dash}
+    return styles
 
 
 def plottable(summary: pd.DataFrame) -> list[str]:
@@ -69,7 +110,32 @@ def plottable(summary: pd.DataFrame) -> list[str]:
     ]
 
 
-def rate_plot(summary: pd.DataFrame, metric: str, title: str, intervals: pd.DataFrame | None = None) -> Figure:
+def anchors(summary: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Return the published curves that plots show by default: the newest of each family, at most ``MAX_ANCHORS``.
+
+    Args:
+        summary: as ``summary.csv``.
+        metrics: of the plots; a curve counts where two of its points, or its only one, lie near the measured curves.
+    """
+    seen: dict[str, float] = {}
+    for metric in metrics:
+        measured, published = _split(summary, metric)
+        x_range = _rate_range(measured)
+        y_range = _reach(measured[metric])
+        near = published["bpp"].between(*x_range) & published[metric].between(*y_range)
+        for codec, points in near.groupby(published["codec"], sort=False):
+            if points.sum() >= min(2, len(points)):
+                seen[codec] = seen.get(codec, 0) + int(points.sum())
+    return newest_of_families(seen)[:MAX_ANCHORS]
+
+
+def rate_plot(
+    summary: pd.DataFrame,
+    metric: str,
+    title: str,
+    intervals: pd.DataFrame | None = None,
+    all_published: bool = False,
+) -> Figure:
     """Plot a metric over the rate.
 
     Args:
@@ -77,56 +143,125 @@ def rate_plot(summary: pd.DataFrame, metric: str, title: str, intervals: pd.Data
         metric: a column of it.
         title: of the plot.
         intervals: as ``intervals.csv``, shaded behind the measured curves.
+        all_published: show all published curves, and a legend, in place of those of :func:`anchors`.
 
     Returns:
-        A figure whose axes show the range of the measured curves; published curves outside it are left out.
+        A figure whose axes show the range of the measured curves; published curves outside it are left out. Names stand
+        beside their curves, where there is room for them.
     """
-    table = summary[np.isfinite(summary[metric].to_numpy(dtype=float))]
-    measured, published = table[table["source"] == "measured"], table[table["source"] == "published"]
-    measured = _with_bands(measured, metric, intervals)
-    x_range = (measured["bpp"].min() / _MARGIN, measured["bpp"].max() * _MARGIN)
-    y_range = _quality_range(measured, published, metric, x_range)
-    visible = published[published["bpp"].between(*x_range) & published[metric].between(*y_range)]["codec"].unique()
-    published = published[published["codec"].isin(visible)]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6, 4.5))
+    styles = curve_styles(summary)
+    if not all_published:
+        shown = (summary["source"] == "measured") | summary["codec"].isin(anchors(summary, [metric]))
+        summary = summary[shown]
+    with house_style():
+        figure = Figure(figsize=(6, 4.5) if all_published else (7.2, 5.2))
         axes = figure.subplots()
-        styles = curve_styles(summary)
-        for codec, curve in measured.groupby("codec", sort=False):
-            band = curve.sort_values("bpp")[["bpp", "low", "high"]].to_numpy(dtype=float).T
-            axes.fill_between(*band, color=styles[codec]["color"], alpha=0.12, linewidth=0)
-        _draw(axes, measured, metric, styles, linewidth=1.8, markersize=5, zorder=3)
-        _draw(axes, published, metric, styles, linewidth=0.7, markersize=3.5, **_HOLLOW)
-        _label_axes(axes, metric, title, x_range, y_range)
-        notes = ["shaded: 95 % interval"] if measured["low"].notna().any() else []
-        notes += ["hollow, thin: published by others"] if len(published) else []
-        columns = math.ceil(len(axes.get_legend_handles_labels()[0]) / _LEGEND_ROWS)
-        # The legend stands outside: with all published curves it is as high as the plot.
-        axes.legend(
-            loc="upper left",
-            bbox_to_anchor=(1.02, 1),
-            borderaxespad=0,
-            ncols=columns,
-            title="\n".join(notes) or None,
-            alignment="left",
-        )
+        drawn = _draw(axes, summary, metric, styles, intervals)
+        _label_axes(axes, metric, title)
+        curves = [
+            Curve(codec, points, styles[codec]["color"], "bold" if source == "measured" else "normal")
+            for codec, source, points in drawn
+        ]
+        if not all_published and label_curves(axes, curves):
+            axes.annotate(
+                _notes(drawn, axes),
+                (0, 0),
+                xytext=(0, -34),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                fontsize=7,
+                va="top",
+            )
+        else:
+            _add_legend(axes, drawn)
     return figure
 
 
-def write_plot(figure: Figure, path: Path) -> None:
-    """Write ``<path>.png``, ``.svg`` and ``.pdf``; the same figure gives the same files."""
-    for kind in ("png", "svg", "pdf"):
+def overview_plot(
+    summary: pd.DataFrame, metrics: Sequence[str], title: str, intervals: pd.DataFrame | None = None
+) -> Figure:
+    """Plot all metrics over the rate in one figure of small panels, with the same curves and one legend.
+
+    Args:
+        summary, intervals: as for :func:`rate_plot`.
+        metrics: columns of the summary, a panel each.
+        title: of the figure.
+    """
+    styles = curve_styles(summary)
+    chosen = anchors(summary, metrics)
+    summary = summary[(summary["source"] == "measured") | summary["codec"].isin(chosen)]
+    columns = min(_PANEL_COLUMNS, len(metrics))
+    rows = math.ceil(len(metrics) / columns)
+    with house_style():
+        figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 1), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        lines: dict[str, Any] = {}
+        notes = ""
+        for axes, metric in zip(panels, metrics, strict=False):
+            drawn = _draw(axes, summary, metric, styles, intervals, scale=0.7)
+            _label_axes(axes, metric, "")
+            axes.yaxis.label.set_size(8)
+            axes.tick_params(labelsize=7)
+            lines |= dict(zip((codec for codec, _, _ in drawn), axes.lines, strict=True))
+            notes = max(notes, _notes(drawn, axes), key=len)
+        for axes in panels[len(metrics) :]:
+            axes.set_axis_off()
+        for axes in panels[: len(metrics) - columns]:
+            axes.set_xlabel("")
+        figure.suptitle(title, parse_math=False)
+        order = [codec for codec in dict.fromkeys(summary["codec"]) if codec in lines]
+        legend = figure.legend(
+            [lines[codec] for codec in order],
+            [str(index) for index in range(len(order))],
+            loc="outside lower center",
+            ncols=max(1, min(5, 2 * columns - 1)),
+            title=notes or None,
+        )
+        _name_legend(legend, order)
+    return figure
+
+
+def write_plot(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw and write ``<path>.png``, ``.svg`` and ``.pdf``, or tell why not; the same figure gives the same files."""
+    for kind, file in try_plot(draw, path.name, ("png", "svg", "pdf")).items():
         with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
-            temporary.write_bytes(render_plot(figure, kind))
+            temporary.write_bytes(file)
+
+
+def try_plot(draw: Callable[[], Figure], name: str, kinds: Sequence[str]) -> dict[str, bytes]:
+    """Return the files of a figure, or none where it cannot be drawn, which costs nothing but this plot and is told."""
+    try:
+        figure = draw()
+        return {kind: render_plot(figure, kind) for kind in kinds}
+    except Exception as error:  # of any kind: fonts and libraries differ, and names are the user's
+        print(f"plot left out: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return {}
 
 
 def render_plot(figure: Figure, kind: str) -> bytes:
     """Return the file of a figure, ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
     file = BytesIO()
     dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with mpl.rc_context(STYLE):  # some of the style counts only now
+    with house_style():  # some of the style counts only now
         figure.savefig(file, format=kind, metadata=dateless.get(kind))
     return file.getvalue()
+
+
+def _split(summary: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the measured and the published rows where a metric is finite."""
+    table = summary[np.isfinite(summary[metric].to_numpy(dtype=float))]
+    return table[table["source"] == "measured"], table[table["source"] == "published"]
+
+
+def _rate_range(measured: pd.DataFrame) -> tuple[float, float]:
+    return measured["bpp"].min() / _MARGIN, measured["bpp"].max() * _MARGIN
+
+
+def _reach(values: pd.Series | pd.DataFrame) -> tuple[float, float]:
+    """Return the range of measured values, and half of its height beyond, in which published ones are worth a look."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    reach = 0.5 * (high - low) or abs(high) * 0.1 or 0.1
+    return low - reach, high + reach
 
 
 def _with_bands(measured: pd.DataFrame, metric: str, intervals: pd.DataFrame | None) -> pd.DataFrame:
@@ -142,38 +277,85 @@ def _with_bands(measured: pd.DataFrame, metric: str, intervals: pd.DataFrame | N
 def _quality_range(
     measured: pd.DataFrame, published: pd.DataFrame, metric: str, x_range: tuple[float, float]
 ) -> tuple[float, float]:
-    """The measured range, widened to the published points of the same rates up to half its height away."""
+    """The measured range, widened to the published points of the same rates within reach."""
     ours = measured[[metric, "low", "high"]]
-    low, high = ours.min(axis=None), ours.max(axis=None)
-    reach = 0.5 * (high - low) or abs(high) * 0.1 or 0.1
+    lowest, highest = _reach(ours)
     others = published.loc[published["bpp"].between(*x_range), metric]
-    seen = [low, high, *others[others.between(low - reach, high + reach)]]
+    seen = [np.nanmin(ours), np.nanmax(ours), *others[others.between(lowest, highest)]]
     low, high = min(seen), max(seen)
-    pad = 0.04 * (high - low) or reach
+    pad = 0.04 * (high - low) or (highest - lowest) / 2
     return low - pad, high + pad
 
 
-def _styles(codecs: Iterable[str], colors: Sequence[str], dashes: Sequence[tuple]) -> dict[str, dict[str, Any]]:
-    styles = zip(sorted(set(codecs)), cycle(colors), cycle(_MARKERS), cycle(dashes), strict=False)
-    return {codec: {"color": color, "marker": marker, "dashes": dash} for codec, color, marker, dash in styles}
-
-
-def _draw(axes: Axes, curves: pd.DataFrame, metric: str, styles: dict[str, dict[str, Any]], **common: Any) -> None:
-    for codec, curve in curves.groupby("codec", sort=False):
-        curve = curve.sort_values("bpp")
-        axes.plot(curve["bpp"], curve[metric], label=codec, **styles[codec], **common)
-
-
-def _label_axes(
-    axes: Axes, metric: str, title: str, x_range: tuple[float, float], y_range: tuple[float, float]
-) -> None:
-    spec = FIGURES[metric]
+def _draw(
+    axes: Axes,
+    summary: pd.DataFrame,
+    metric: str,
+    styles: dict[str, dict[str, Any]],
+    intervals: pd.DataFrame | None,
+    scale: float = 1,
+) -> list[tuple[str, str, np.ndarray]]:
+    """Draw the curves of a metric, set the axes' ranges, and return codec, source and points of each line."""
+    measured, published = _split(summary, metric)
+    measured = _with_bands(measured, metric, intervals)
+    x_range = _rate_range(measured)
+    y_range = _quality_range(measured, published, metric, x_range)
+    visible = published["bpp"].between(*x_range) & published[metric].between(*y_range)
+    published = published[published["codec"].isin(published[visible]["codec"])]
     axes.set_xscale("log")
     axes.set_xlim(*x_range)
     axes.set_ylim(*y_range)
+    drawn = []
+    looks = (
+        (measured, "measured", {"linewidth": 1.8 * scale, "markersize": 5 * scale, "zorder": 3}),
+        (published, "published", {"linewidth": 0.7, "markersize": 3.5 * scale, **_HOLLOW}),
+    )
+    for table, source, look in looks:
+        for codec, curve in table.groupby("codec", sort=False):
+            curve = curve.sort_values("bpp")
+            if source == "measured":
+                band = curve[["bpp", "low", "high"]].to_numpy(dtype=float).T
+                axes.fill_between(*band, color=styles[codec]["color"], alpha=0.12, linewidth=0)
+            axes.plot(curve["bpp"], curve[metric], label=codec, **styles[codec], **look)
+            drawn.append((codec, source, curve[["bpp", metric]].to_numpy(dtype=float)))
+    return drawn
+
+
+def _label_axes(axes: Axes, metric: str, title: str) -> None:
+    spec = FIGURES[metric]
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("rate [bits per pixel]")
     axes.set_ylabel(spec.label if spec.higher_is_better else f"{spec.label}, lower is better")
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)
+
+
+def _notes(drawn: Sequence[tuple[str, str, np.ndarray]], axes: Axes) -> str:
+    """What the looks of bands and curves mean, as far as the axes show them."""
+    banded = any(len(path.vertices) for band in axes.collections for path in band.get_paths())
+    notes = [_INTERVAL_NOTE] if banded else []
+    notes += [_PUBLISHED_NOTE] if any(source == "published" for _, source, _ in drawn) else []
+    return "; ".join(notes)
+
+
+def _add_legend(axes: Axes, drawn: Sequence[tuple[str, str, np.ndarray]]) -> None:
+    """Name the curves outside the axes, as a legend of all published ones is as high as the plot."""
+    legend = axes.legend(
+        axes.lines,
+        [str(index) for index in range(len(drawn))],
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1),
+        borderaxespad=0,
+        ncols=math.ceil(len(drawn) / _LEGEND_ROWS),
+        title=_notes(drawn, axes).replace("; ", "\n") or None,
+        alignment="left",
+    )
+    _name_legend(legend, [codec for codec, _, _ in drawn])
+
+
+def _name_legend(legend: Legend, names: Sequence[str]) -> None:
+    """Give a legend its names, which matplotlib would leave out where they begin with an underscore."""
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from compressai_gen.eval import tables
-from compressai_gen.eval.plots import plottable, rate_plot, write_plot
+from compressai_gen.eval.plots import overview_plot, plottable, rate_plot, write_plot
 from compressai_gen.eval.typeset import write_typeset
 from compressai_gen.files import file_name, write_json, write_table
 from compressai_gen.metrics import MIN_OVERLAP, SET_METRICS
@@ -24,6 +25,7 @@ def write_report(
     intervals: pd.DataFrame,
     deltas: pd.DataFrame,
     environment: dict[str, Any],
+    all_published: bool = False,
 ) -> None:
     """Write tables, plots and environment of a run to the folder `output`, each file whole or not at all."""
     dataset = environment["dataset"]
@@ -35,10 +37,18 @@ def write_report(
     write_typeset(output, dataset["name"], summary, intervals, deltas, tables.origins(summary, dataset["name"]))
     for codec in images["codec"].unique():
         write_json(tables.compressai_results(codec, summary, description), output / f"{file_name(codec)}.json")
-    for metric in plottable(summary):
-        doubt = _doubt(summary) if metric in SET_METRICS else ""
-        write_plot(rate_plot(summary, metric, f"{dataset['name']}{doubt}", intervals), output / f"rd_{metric}")
+    _write_plots(output, dataset["name"], summary, intervals, all_published)
     write_json(environment, output / "environment.json")
+
+
+def _write_plots(output: Path, name: str, summary: pd.DataFrame, intervals: pd.DataFrame, all_published: bool) -> None:
+    metrics = plottable(summary)
+    for metric in metrics:
+        title = f"{name}{_doubt(summary)}" if metric in SET_METRICS else name
+        draw = partial(rate_plot, summary, metric, title, intervals, all_published)
+        write_plot(draw, output / f"rd_{metric}")
+    if len(metrics) > 1:
+        write_plot(partial(overview_plot, summary, metrics, name, intervals), output / "rd_overview")
 
 
 def _doubt(summary: pd.DataFrame) -> str:

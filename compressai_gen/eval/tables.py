@@ -192,8 +192,7 @@ def notable(deltas: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Leave out the BD-rates of published curves that say little beside those that stay.
 
     Of each family stays the newest codec (:func:`~compressai_gen.codecs.newest_of_families`) among those of which some
-    metric has an overlap with the anchor of at least ``MIN_OVERLAP``; of two of one date, the one that shares most.
-    Measured curves all stay.
+    metric has an overlap with the anchor of at least ``MIN_OVERLAP``. Measured curves all stay.
 
     Args:
         deltas: as :func:`bd_rates` returns them.

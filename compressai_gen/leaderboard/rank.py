@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import pandas as pd
 from compressai_gen.data import known_datasets
 from compressai_gen.errors import SubmissionError
 from compressai_gen.eval import tables
-from compressai_gen.eval.plots import plottable, rate_plot, render_plot
+from compressai_gen.eval.plots import plottable, rate_plot, try_plot
 from compressai_gen.eval.store import PROTOCOL_VERSION
 from compressai_gen.eval.typeset import LEFT_OUT, anchor_names
 from compressai_gen.files import escape_markdown, file_name, markdown_table, replacing, write_table
@@ -191,7 +192,8 @@ def _page(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     # As images they are sealed off: nothing that a picture may hold can reach the page.
-    plots = {metric: render_plot(rate_plot(summary, metric, dataset), "svg") for metric in plottable(summary)}
+    drawn = {name: try_plot(partial(rate_plot, summary, name, dataset), name, ["svg"]) for name in plottable(summary)}
+    plots = {metric: files["svg"] for metric, files in drawn.items() if files}
     return environment.get_template("page.html.jinja").render(
         dataset=dataset,
         protocol=PROTOCOL_VERSION,

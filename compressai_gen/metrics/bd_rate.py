@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import bjontegaard
 import numpy as np
+
+from compressai_gen._matplotlib import backend_set_aside
+
+with backend_set_aside():  # which the package loads
+    import bjontegaard
 
 __all__ = ["MIN_OVERLAP", "BDRate", "bd_rate"]
 

@@ -52,4 +52,4 @@ def test_every_curve_has_a_family():
 def test_the_newest_of_each_family():
     scores = {"PerCo": 1, "BPG": 3, "VTM [diffeic]": 1, "VTM [compressai]": 2, "DiffEIC": 9, "RDEIC-2": 0, "unknown": 0}
     assert newest_of_families(scores) == ["VTM [compressai]", "RDEIC-2", "PerCo", "unknown"]
-    assert newest_of_families({"RDEIC-2": 1, "RDEIC-5": 1}) == ["RDEIC-2"]  # of two alike, the first
+    assert newest_of_families({"RDEIC-5": 2, "RDEIC-2": 1}) == ["RDEIC-2"]  # of variants, the file's first

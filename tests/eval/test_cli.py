@@ -52,6 +52,7 @@ def test_all_files_of_a_run(pictures, tmp_path, capsys):
     assert {file for file in files if not file.startswith("reconstructions/")} == {
         "images.csv", "summary.csv", "intervals.csv", "bd_rate.csv", "webp.json", "avif.json", "environment.json",
         "rd_psnr.png", "rd_psnr.svg", "rd_psnr.pdf", "rd_ms_ssim.png", "rd_ms_ssim.svg", "rd_ms_ssim.pdf",
+        "rd_overview.png", "rd_overview.svg", "rd_overview.pdf",
         "summary.md", "summary.tex", "bd_rate.md", "bd_rate.tex", ".rows.jsonl", ".written.json",
     }  # fmt: skip
     assert {f"reconstructions/webp-q{q}/{name}.png" for q in (1, 15, 50) for name in ("astronaut", "chelsea")} <= files
