@@ -11,16 +11,14 @@ from compressai_gen.metrics.distribution import (
 from compressai_gen.metrics.full_reference import (
     DEFAULT_METRICS,
     METRICS,
-    DistsMetric,
     FigureSpec,
-    LpipsMetric,
     MetricSpec,
     ReferenceMetrics,
     create_metric,
-    lpips_network,
 )
 from compressai_gen.metrics.grid import LINES, grid_excess, line_powers
 from compressai_gen.metrics.losses import DistsLoss
+from compressai_gen.metrics.perceptual import DistsMetric, LpipsMetric, lpips_network
 
 __all__ = [
     "DEFAULT_METRICS",

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
-from compressai_gen.metrics.full_reference import LpipsMetric
 from compressai_gen.metrics.losses import DistsLoss
+from compressai_gen.metrics.perceptual import LpipsMetric
 
 __all__ = ["Distortion", "DistortionOptions", "folded_error", "psnr"]
 

@@ -8,43 +8,30 @@ prepared once for all codecs and qualities. Both take uint8 tensors of shape (3,
 from __future__ import annotations
 
 import math
-import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import DISTS_pytorch
-import lpips
 import torch
-import torch.nn.functional as F
-from DISTS_pytorch.DISTS_pt import L2pooling
 from pytorch_msssim import ms_ssim, ssim
-from torch import Tensor, nn
-from torchvision.transforms.functional import rgb_to_grayscale
+from torch import Tensor
 
 from compressai_gen.errors import MetricError
 from compressai_gen.metrics.grid import WINDOW, GridMetric
+from compressai_gen.metrics.perceptual import ComplexLpipsMetric, DistsMetric, LpipsMetric
 from compressai_gen.metrics.ssimulacra2 import Ssimulacra2Metric
-from compressai_gen.metrics.weights import convolutions, quiet
-from compressai_gen.weights import UNREADABLE, first_line
 
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
     "CentralMetric",
-    "ComplexLpipsMetric",
-    "DistsMetric",
     "FigureSpec",
-    "LpipsMetric",
     "Metric",
     "MetricSpec",
     "PooledMetric",
     "ReferenceMetrics",
     "central_quarter",
     "create_metric",
-    "lpips_network",
 ]
 
 
@@ -104,100 +91,6 @@ class Ssim(MsSsim):
         return ssim(prepared, self.prepare(reconstruction), data_range=255).item()
 
 
-def lpips_network(net: str = "alex") -> lpips.LPIPS:
-    """Return LPIPS v0.1 of the ``lpips`` package, whose backbone is found wherever it can be had.
-
-    Args:
-        net: ``"alex"`` or ``"vgg"``.
-
-    Raises:
-        MetricError: the weights of the backbone cannot be had, or the package is not whole.
-    """
-    backbone = convolutions(f"LPIPS ({net})", {"alex": "alexnet", "vgg": "vgg16"}[net]).state_dict()
-    with quiet(), torch.device("meta"):  # the package would make, and fill at random, a whole classifier
-        model = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
-    model.scaling_layer = lpips.ScalingLayer()  # has values that are no weights
-    try:
-        file = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
-        heads = torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise MetricError(
-            f"LPIPS: the package lpips is not whole ({first_line(error)}); reinstall it by pip"
-        ) from error
-    names = [name for name in model.net.state_dict() if "." in name]
-    state = {f"net.{name}": backbone[name.partition(".")[2]] for name in names}
-    model.load_state_dict(state | heads, strict=False, assign=True)
-    return model.eval()
-
-
-class _Once(nn.Module):
-    """A stage of a metric network that lets features pass which were computed earlier."""
-
-    def __init__(self, stage: nn.Module) -> None:
-        super().__init__()
-        self.stage = stage
-
-    def forward(self, x: Any) -> Any:
-        return self.stage(x) if isinstance(x, Tensor) else x
-
-
-class LpipsMetric:
-    """LPIPS v0.1 of the ``lpips`` package at native resolution (Zhang et al., CVPR 2018).
-
-    Args:
-        net: ``"alex"`` or ``"vgg"``.
-        device: where the network runs.
-
-    Raises:
-        MetricError: the weights of the backbone are not here and cannot be downloaded.
-    """
-
-    def __init__(self, net: str = "alex", device: str | torch.device = "cpu") -> None:
-        model = lpips_network(net)
-        # Its forward() then takes features in place of the original, and stays the package's own computation.
-        model.scaling_layer, model.net = _Once(model.scaling_layer), _Once(model.net)
-        self.model = model.to(device).eval()
-
-    def prepare(self, original: Tensor) -> Any:
-        """Return the backbone's activations of the original."""
-        return self.model.net(self.model.scaling_layer(self._scale(original)))
-
-    def compare(self, prepared: Any, reconstruction: Tensor) -> float:
-        """Return the distance; 0 is a perfect picture."""
-        return self.model(prepared, self._scale(reconstruction)).item()
-
-    @staticmethod
-    def _scale(image: Tensor) -> Tensor:
-        return image.float().unsqueeze(0) / 127.5 - 1
-
-
-class ComplexLpipsMetric(LpipsMetric):
-    """LPIPS (AlexNet) in the complex half of a picture, where an extreme-low rate hurts most.
-
-    The mean of LPIPS' spatial map over those 32x32 cells of the original whose luma varies at least as the median
-    cell's does: MRIDC's key-region consistency.
-    """
-
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        super().__init__("alex", device)
-        self.model.spatial = True
-
-    def prepare(self, original: Tensor) -> tuple[Any, Tensor]:
-        """Return the backbone's activations of the original and the complex half's share of each pixel."""
-        luma = rgb_to_grayscale(original).float()[None]
-        mean, square = (F.avg_pool2d(v, 32, ceil_mode=True) for v in (luma, luma.square()))
-        variance = square - mean.square()
-        half = (variance >= variance.quantile(0.5)).float()
-        share = half.repeat_interleave(32, 2).repeat_interleave(32, 3)[..., : luma.shape[2], : luma.shape[3]]
-        return super().prepare(original), share / share.sum()
-
-    def compare(self, prepared: tuple[Any, Tensor], reconstruction: Tensor) -> float:
-        """Return the distance; 0 is a perfect picture."""
-        features, share = prepared
-        # The second argument's size is not asked for, and features have none.
-        return (self.model(self._scale(reconstruction), features) * share).sum().item()
-
-
 def central_quarter(height: int, width: int) -> tuple[slice, slice]:
     """Return the rows and columns in the middle of a picture that make a quarter of it."""
     return slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
@@ -220,61 +113,6 @@ class CentralMetric:
 
 def _centre(image: Tensor) -> Tensor:
     return image[(slice(None), *central_quarter(*image.shape[1:]))]
-
-
-class _CachedDists(DISTS_pytorch.DISTS):
-    """DISTS that lets features pass which were computed earlier, made of a backbone that is here.
-
-    Args:
-        features: of VGG-16.
-        weights: ``alpha`` and ``beta`` of the package.
-    """
-
-    def __init__(self, features: nn.Sequential, weights: dict[str, Tensor]) -> None:
-        nn.Module.__init__(self)  # the package's own constructor loads a whole classifier through torch
-        self.chns = [3, 64, 128, 256, 512, 512]
-        # A stage begins where VGG-16 pools by the maximum.
-        starts = [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
-        for stage, (start, end) in enumerate(zip([0, *starts[:4]], starts, strict=True)):
-            pooling = [(str(start), L2pooling(channels=self.chns[stage]))] if stage else []
-            layers = [(str(i), features[i]) for i in range(start + len(pooling), end)]
-            self.add_module(f"stage{stage + 1}", nn.Sequential(OrderedDict(pooling + layers)))
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, -1, 1, 1))
-        self.alpha, self.beta = nn.Parameter(weights["alpha"]), nn.Parameter(weights["beta"])
-        self.requires_grad_(False)
-
-    def forward_once(self, x: Any) -> Any:
-        return super().forward_once(x) if isinstance(x, Tensor) else x
-
-
-class DistsMetric:
-    """DISTS of ``DISTS_pytorch`` at native resolution (Ding et al., TPAMI 2020).
-
-    Raises:
-        MetricError: the weights of its VGG-16 are not here and cannot be downloaded.
-    """
-
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        weights = torch.load(self._weights_file(), map_location="cpu", weights_only=True)
-        self.model = _CachedDists(convolutions("DISTS", "vgg16"), weights).to(device).eval()
-
-    @staticmethod
-    def _weights_file() -> Path:
-        # The package itself looks only in sys.prefix, where a user or target installation does not put the file.
-        folders = [Path(DISTS_pytorch.__file__).parent, Path(sys.prefix)]
-        found = [folder / "weights.pt" for folder in folders if (folder / "weights.pt").is_file()]
-        if not found:
-            raise MetricError("DISTS: weights.pt of the package DISTS-pytorch is missing; reinstall it with pip")
-        return found[0]
-
-    def prepare(self, original: Tensor) -> Any:
-        """Return the activations of the original at the six scales."""
-        return self.model.forward_once(original.float().unsqueeze(0) / 255)
-
-    def compare(self, prepared: Any, reconstruction: Tensor) -> float:
-        """Return the distance; 0 is a perfect picture."""
-        return self.model(prepared, reconstruction.float().unsqueeze(0) / 255).item()
 
 
 @dataclass(frozen=True)

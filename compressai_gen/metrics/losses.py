@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compressai_gen.metrics.full_reference import DistsMetric
+from compressai_gen.metrics.perceptual import DistsMetric
 
 __all__ = ["DistsLoss"]
 

@@ -53,25 +53,47 @@ def test_cached_lpips_is_the_packages_forward():
     with torch.no_grad():
         package = lpips.LPIPS(net="alex", verbose=False)
         expected = package(original[None] / 127.5 - 1, other[None] / 127.5 - 1).item()
-    assert _value(LpipsMetric(), original, other) == expected
+    assert _value(LpipsMetric(), original, other) == pytest.approx(expected, rel=1e-5)
 
 
 @needs_vgg
 def test_cached_dists_is_the_packages_forward(dists):
     original, other = _image(), _image(seed=1)
     expected = DISTS_pytorch.DISTS()(original[None] / 255, other[None] / 255).item()
-    assert _value(dists, original, other) == expected
+    assert _value(dists, original, other) == pytest.approx(expected, rel=1e-5)
 
 
 @needs_vgg
 def test_original_passes_the_network_once(dists, monkeypatch):
     passes = []
-    stage = dists.model.stage1.forward
-    monkeypatch.setattr(dists.model.stage1, "forward", lambda x: passes.append(1) or stage(x))
+    stage = dists.model.stage2.forward
+    monkeypatch.setattr(dists.model.stage2, "forward", lambda x: passes.append(1) or stage(x))
     prepared = dists.prepare(_image())
     values = [dists.compare(prepared, _image(seed=seed)) for seed in (1, 2, 1)]
     assert len(passes) == 4
     assert values[0] == values[2] != values[1]
+
+
+@needs_vgg
+def test_metrics_share_the_first_stage_of_vgg(monkeypatch):
+    metrics = ReferenceMetrics(["dists", "lpips_vgg"])
+    stem = metrics.metrics["dists"]._stem
+    passes = []
+    layers = stem._layers.forward
+    monkeypatch.setattr(stem._layers, "forward", lambda x: passes.append(1) or layers(x))
+    metrics.set_original(_image())
+    for seed in (1, 2):
+        metrics.measure(_image(seed=seed))
+    assert len(passes) == 3
+    assert stem._features is None  # with the picture it is forgotten
+
+
+@needs_vgg
+def test_vgg_lpips_is_the_packages():
+    original, other = _image(100, 120), _image(100, 120, seed=1)
+    with torch.no_grad():
+        expected = lpips.LPIPS(net="vgg", verbose=False)(original[None] / 127.5 - 1, other[None] / 127.5 - 1).item()
+    assert _value(LpipsMetric("vgg"), original, other) == pytest.approx(expected, rel=1e-5)
 
 
 @needs_pairs
