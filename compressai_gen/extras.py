@@ -15,7 +15,7 @@ from compressai_gen.errors import MissingExtraError
 
 __all__ = ["EXTRAS", "extra"]
 
-EXTRAS = ("train", "foundation", "study", "demo", "docs", "completion")
+EXTRAS = ("train", "foundation", "study", "torchmetrics", "demo", "docs", "completion")
 """Names of the extras that ``pyproject.toml`` declares for users."""
 
 

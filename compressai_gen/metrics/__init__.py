@@ -1,4 +1,12 @@
-"""Quality metrics of pictures and of sets, and Bjontegaard deltas."""
+"""Quality metrics of pictures and of sets, and Bjontegaard deltas.
+
+:class:`ReferenceMetrics` measures pictures against an original, :class:`PatchFeatures` and :class:`FeatureDistance`
+sets of them. ``ReferenceMetric``, ``FrechetPatchDistance`` (FID) and ``KernelPatchDistance`` (KID) are the same as
+``torchmetrics.Metric``s, with ``update``, ``compute``, ``reset`` and sums over processes; they need the extra
+``torchmetrics``.
+"""
+
+from typing import Any
 
 from compressai_gen.metrics.bd_rate import MIN_OVERLAP, BDRate, bd_rate
 from compressai_gen.metrics.distribution import (
@@ -34,9 +42,12 @@ __all__ = [
     "DistsMetric",
     "FeatureDistance",
     "FigureSpec",
+    "FrechetPatchDistance",
+    "KernelPatchDistance",
     "LpipsMetric",
     "MetricSpec",
     "PatchFeatures",
+    "ReferenceMetric",
     "ReferenceMetrics",
     "bd_rate",
     "create_metric",
@@ -47,3 +58,14 @@ __all__ = [
 
 FIGURES: dict[str, FigureSpec] = {**METRICS, **SET_METRICS}
 """Every column that is a figure of merit, of a picture or of a set."""
+
+_MODULES = ("FrechetPatchDistance", "KernelPatchDistance", "ReferenceMetric")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torchmetrics when it is asked for."""
+    if name in _MODULES:
+        from compressai_gen.metrics import modules
+
+        return getattr(modules, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor
 
 from compressai_gen.errors import MetricError
-from compressai_gen.metrics.grid import WINDOW, GridMetric
+from compressai_gen.metrics.grid import LINES, WINDOW, GridMetric
 from compressai_gen.metrics.perceptual import ComplexLpipsMetric, DistsMetric, LpipsMetric
 from compressai_gen.metrics.ssimulacra2 import Ssimulacra2Metric
 
@@ -138,11 +138,13 @@ class MetricSpec(FigureSpec):
         min_side: the metric is not defined (NaN) for a picture with a shorter side.
         create: makes the metric on a device.
         pooled: the figure of a set from the mean of its images' terms; None where it is the mean of their figures.
+        terms: shape of these terms.
     """
 
     min_side: int
     create: Callable[[str | torch.device], Metric]
     pooled: Callable[[Tensor], float] | None = None
+    terms: tuple[int, ...] = ()
 
 
 METRICS: dict[str, MetricSpec] = {
@@ -153,7 +155,15 @@ METRICS: dict[str, MetricSpec] = {
     "dists": MetricSpec("DISTS", False, 1, lambda device: DistsMetric(device)),
     "lpips_vgg": MetricSpec("LPIPS (VGG)", False, 16, lambda device: LpipsMetric("vgg", device)),
     "ssimulacra2": MetricSpec("SSIMULACRA 2", True, 8, lambda device: Ssimulacra2Metric()),
-    "grid": MetricSpec("grid [dB]", False, WINDOW, lambda device: GridMetric(), GridMetric.pooled, has_bd_rate=False),
+    "grid": MetricSpec(
+        "grid [dB]",
+        False,
+        WINDOW,
+        lambda device: GridMetric(),
+        GridMetric.pooled,
+        terms=(2, len(LINES), 2),
+        has_bd_rate=False,
+    ),
     "lpips_complex": MetricSpec("LPIPS in the complex half", False, 31, lambda device: ComplexLpipsMetric(device)),
     "psnr_central": MetricSpec("PSNR in the central quarter [dB]", True, 2, lambda device: CentralMetric(Psnr())),
     "lpips_central": MetricSpec(
