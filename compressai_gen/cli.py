@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 from compressai_gen._version import __version__
 from compressai_gen.errors import CompressaiGenError, ImageError
 from compressai_gen.extras import extra
-from compressai_gen.files import replacing
+from compressai_gen.files import ignores_case, list_files, one_name, replacing
 from compressai_gen.openmp import calm_idle_threads
 from compressai_gen.parsers import pictures
-from compressai_gen.parsers.common import Fill, make
+from compressai_gen.parsers.common import Fill, Parser, make
 from compressai_gen.parsers.pictures import PICTURE_SUFFIXES
 from compressai_gen.parsers.tools import completion as completion_parser
 from compressai_gen.programs import exit_status, prepare_torch
@@ -86,7 +86,7 @@ def build_parser(filled: bool = True) -> argparse.ArgumentParser:
     Args:
         filled: whether its commands have their arguments; without, it only knows their names, and is there at once.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Compress pictures with generative codecs, and measure codecs.",
         epilog=f"{PROGRAM} COMMAND --help tells what a command takes, with examples.",
@@ -264,17 +264,19 @@ def _plan(paths: Sequence[str], listed: Callable[[Path], list[Path]], suffix: st
         raise CompressaiGenError("several files cannot all be written to standard output")
     if Path(output).exists() and not Path(output).is_dir():
         raise CompressaiGenError(f"{output} is a file, and several are to be written: name a folder")
-    jobs: dict[str, str] = {}
+    jobs: dict[str, tuple[str, str]] = {}
+    folds = ignores_case(output)
     for given in inputs:
         if given == STANDARD:
             raise CompressaiGenError("standard input has no name to write under: name the output file")
         for source in _expand(given, listed):
             below = Path(source).relative_to(given) if Path(given).is_dir() else Path(Path(source).name)
             target = str(Path(output) / below.with_suffix(suffix))
-            if target in jobs:
-                raise CompressaiGenError(f"{jobs[target]} and {source} would both be written to {target}")
-            jobs[target] = source
-    return [(source, target) for target, source in jobs.items()]
+            key = one_name(target) if folds else target
+            if key in jobs:
+                raise CompressaiGenError(f"{jobs[key][0]} and {source} would both be written to {target}")
+            jobs[key] = source, target
+    return list(jobs.values())
 
 
 def _check_suffixes(jobs: Sequence[tuple[str, str]], allowed: Sequence[str], what: str) -> None:
@@ -294,7 +296,7 @@ def _expand(path: str, listed: Callable[[Path], list[Path]]) -> list[str]:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob(f"*{SUFFIX}") if path.is_file())
+    return list_files(folder, {SUFFIX})
 
 
 def _run(jobs: Sequence[tuple[str, str]], convert: Callable[[str, str], bytes], verb: str) -> None:
@@ -327,7 +329,8 @@ def _read(source: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if source == STANDARD else Path(source).read_bytes()
     except OSError as error:
-        raise CompressaiGenError(f"{source} cannot be read: {error.strerror}") from error
+        name = "standard input" if source == STANDARD else source
+        raise CompressaiGenError(f"{name} cannot be read: {error.strerror}") from error
 
 
 def _standard_input() -> BytesIO:

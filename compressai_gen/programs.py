@@ -9,11 +9,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from compressai_gen.errors import CompressaiGenError
+from compressai_gen.streams import discard_output, flush_output, secure_streams, tell
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["exit_status", "prepare_torch"]
+
+_THREADS = 256
+"""So many may be asked for on any machine; where there are more, the runtime fails to start them."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -22,13 +26,14 @@ def prepare_torch(device: str, threads: int | None) -> torch.device:
     """Sets the number of threads, where one is given, and how memory is had, and returns the device.
 
     Raises:
-        CompressaiGenError: the number is under 1, or the device cannot be used here.
+        CompressaiGenError: the number is impossible, or the device cannot be used here.
     """
     import torch  # here, as programs ask for help and end without it
 
     if threads is not None:
-        if threads < 1:
-            raise CompressaiGenError(f"--threads is {threads}; at least one is needed")
+        most = max(_THREADS, 4 * (os.cpu_count() or 1))
+        if not 1 <= threads <= most:
+            raise CompressaiGenError(f"--threads is {threads}; it is a number from 1 to {most} here")
         torch.set_num_threads(threads)
     _keep_freed_memory()
     try:
@@ -54,23 +59,45 @@ def exit_status(run: Callable[[], None], interrupted: str) -> int:
     """Runs a program to its exit status.
 
     Args:
-        run: the program; errors of ours are printed as one line.
+        run: the program; errors of ours and of the system are printed as one line.
         interrupted: what to say after Ctrl-C.
 
     Returns:
-        0, that of an error of ours (most have 2), 130 when interrupted, 141 when nobody reads the output any more.
+        0, that of an error of ours (most have 2), 2 also where the output cannot be written, 130 when interrupted, 141
+        when nobody reads the output any more.
     """
+    secure_streams()
+    status = _status(run, interrupted)
+    error = flush_output()
+    if error is None or status == _NOBODY_READS:
+        return status
+    if isinstance(error, BrokenPipeError):
+        return _NOBODY_READS
+    tell(f"error: standard output cannot be written: {error.strerror}")
+    return status or CompressaiGenError.exit_status
+
+
+_NOBODY_READS = 141
+
+
+def _status(run: Callable[[], None], interrupted: str) -> int:
     try:
         run()
-        sys.stdout.flush()
     except CompressaiGenError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+        tell(interrupted)
         return 130
     except BrokenPipeError:
         # Who read our output has seen enough, as ``| head`` has. What is still buffered must not be written at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        discard_output()
+        return _NOBODY_READS
+    except OSError as error:  # of the system that runs us: a full disk, a folder that is gone
+        discard_output()
+        tell(f"error: {error.filename or 'standard input or output'}: {error.strerror or error}")
+        return CompressaiGenError.exit_status
+    except MemoryError:
+        tell("error: there is not enough memory")
+        return CompressaiGenError.exit_status
     return 0

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 from platformdirs import user_cache_path
+
+from compressai_gen.errors import CompressaiGenError
 
 __all__ = ["EVAL_DIR", "ZOO_DIR", "cache_dir", "go_offline", "is_offline", "source_hash"]
 
@@ -27,8 +30,21 @@ EVAL_DIR = _resource_dir("eval")
 
 
 def cache_dir() -> Path:
-    """Return the folder for what can be had again: on Linux below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    return user_cache_path("compressai-gen", appauthor=False)
+    """Return the folder for what can be had again: on Linux below ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Users without a home, as containers have, get one below the folder for temporary files.
+
+    Raises:
+        CompressaiGenError: that is another user's.
+    """
+    path = user_cache_path("compressai-gen", appauthor=False)
+    if path.is_absolute():
+        return path
+    path = Path(tempfile.gettempdir(), f"compressai-gen-{os.getuid()}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_uid != os.getuid():
+        raise CompressaiGenError(f"{path} is another user's: set HOME or XDG_CACHE_HOME to a folder of your own")
+    return path
 
 
 def go_offline() -> None:

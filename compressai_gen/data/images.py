@@ -20,6 +20,7 @@ from torch import Tensor
 
 from compressai_gen.data.color import convert_to_srgb, mark_free, stated_code_points
 from compressai_gen.errors import ImageError
+from compressai_gen.files import list_files
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -33,7 +34,30 @@ __all__ = [
     "write_image",
 ]
 
-IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in (
+        *(
+            "apng",
+            "avif",
+            "avifs",
+            "bmp",
+            "dib",
+            "gif",
+            "heic",
+            "heif",
+            "j2c",
+            "j2k",
+            "jfif",
+            "jp2",
+            "jpc",
+            "jpe",
+            "jpeg",
+        ),
+        *("jpf", "jpg", "jpx", "jxl", "pbm", "pcx", "pgm", "png", "pnm", "ppm", "sgi", "tga", "tif", "tiff", "webp"),
+    )
+)
+"""Of files that are pictures. Some need a plugin of Pillow: without it, they are told as unreadable."""
 
 
 def read_image(source: str | os.PathLike | BinaryIO, to_srgb: bool = False, max_pixels: int | None = None) -> Tensor:
@@ -249,8 +273,5 @@ def pixel_hash(image: Tensor) -> str:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """All image files below a folder, by suffix, in alphabetical order of their paths; hidden files are left out."""
-    folder = Path(folder)
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    visible = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
+    """All image files below a folder, by suffix, as :func:`~compressai_gen.files.list_files` lists them."""
+    return list_files(folder, IMAGE_SUFFIXES)

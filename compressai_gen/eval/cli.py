@@ -26,6 +26,7 @@ from compressai_gen.eval.report import format_report, write_report
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.stamp import Stamp
 from compressai_gen.eval.store import RowStore
+from compressai_gen.files import read_table
 from compressai_gen.metrics import DEFAULT_METRICS, FEATURES, PatchFeatures, ReferenceMetrics
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.evaluation import evaluate
@@ -100,7 +101,7 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
             if args.report:
                 page = output / "report.html"
                 write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)
-    print(format_report(summary, pd.read_csv(output / "bd_rate.csv")))
+    print(format_report(summary, read_table(output / "bd_rate.csv")))
     print(f"\nwritten to {output}")
 
 

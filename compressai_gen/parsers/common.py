@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from typing import TextIO
 
-__all__ = ["Add", "Fill", "add_data", "add_machine", "describe", "make"]
+from compressai_gen.streams import discard_output, secure_streams, tell
+
+__all__ = ["Add", "Fill", "Parser", "add_data", "add_machine", "describe", "make"]
 
 Add = Callable[..., argparse.Action]
 """``parser.add_argument``."""
@@ -16,9 +20,31 @@ Fill = Callable[[argparse.ArgumentParser], None]
 
 def make(fill: Fill, prog: str) -> argparse.ArgumentParser:
     """Return a parser of its own for a program that is called `prog`."""
-    parser = argparse.ArgumentParser(prog=prog)
+    parser = Parser(prog=prog)
     fill(parser)
     return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help and errors can be printed anywhere, and which tells by its exit status where they cannot."""
+
+    def parse_args(self, *args, **kwargs):
+        """Parse, with standard streams that are there."""
+        secure_streams()
+        return super().parse_args(*args, **kwargs)
+
+    def _print_message(self, message: str, file: TextIO | None = None) -> None:
+        # That of the base class passes over what it cannot print.
+        if file is not sys.stdout:
+            tell(message.rstrip("\n"))
+            return
+        try:
+            file.write(message)
+            file.flush()
+        except OSError as error:
+            discard_output()
+            tell(f"error: standard output cannot be written: {error.strerror}")
+            sys.exit(141 if isinstance(error, BrokenPipeError) else 2)
 
 
 def describe(parser: argparse.ArgumentParser, description: str, examples: str = "") -> Add:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from compressai_gen._version import __version__
 from compressai_gen.errors import ZooError
-from compressai_gen.files import markdown_table, replacing
+from compressai_gen.files import markdown_table, read_table, replacing
 from compressai_gen.metrics import MIN_OVERLAP
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.training import publish as arguments
@@ -112,7 +112,7 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         markdown_table(pd.DataFrame(record["validation"])),
     ]
     if results is not None:
-        summary = pd.read_csv(results / "summary.csv")
+        summary = read_table(results / "summary.csv")
         rows = summary[(summary["codec"] == model) & (summary["source"] == "measured")].drop(
             columns=["codec", "source"]
         )
@@ -128,7 +128,7 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
             parts += [
                 "## What the parts are worth",
                 f"The same weights with parts switched off: `python -m compressai_gen.eval.ablation {model}`.",
-                markdown_table(pd.read_csv(ablation).round(4)),
+                markdown_table(read_table(ablation).round(4)),
             ]
     parts += [
         "## Limits",
@@ -155,9 +155,9 @@ def _history(recipe: str, run: dict[str, Any]) -> str:
 
 def readme_section(results: Path) -> str:
     """Returns the tables of an evaluation's measured codecs that the README shows."""
-    summary = pd.read_csv(results / "summary.csv")
+    summary = read_table(results / "summary.csv")
     measured = summary[summary["source"] == "measured"].drop(columns=["source", "n_images"])
-    rates = pd.read_csv(results / "bd_rate.csv")
+    rates = read_table(results / "bd_rate.csv")
     rates = rates[rates["codec"].isin(measured["codec"])]
     rates["text"] = [
         "" if pd.isna(value) else f"{value:+.1f}" + "*" * (overlap < MIN_OVERLAP)
