@@ -84,6 +84,11 @@ _OF_DATA: dict[str, _Rule] = {
     ),
 }
 
+_OF_READERS: dict[str, _Rule] = {  # which [data] may leave out
+    "workers": ("a whole number from 0", lambda value: _is_whole(value) and value >= 0),
+    "crops_per_image": _COUNT,
+}
+
 
 def check_values(recipe: Recipe) -> None:
     """Checks that every value of a recipe can be trained with.
@@ -95,6 +100,7 @@ def check_values(recipe: Recipe) -> None:
         raise RecipeError(f"{recipe.name}: it has no [[stages]], so nothing to train")
     parts = [("", vars(recipe), _OF_RECIPE), ("[data] ", recipe.data, _OF_DATA)]
     parts += [(f"[[stages]] {i}: ", vars(stage), _OF_STAGE) for i, stage in enumerate(recipe.stages, 1)]
+    parts += [("[data] ", recipe.data, {name: _OF_READERS[name] for name in _OF_READERS.keys() & recipe.data.keys()})]
     for place, values, rules in parts:
         for name, (wanted, holds) in rules.items():
             if not holds(values[name]):

@@ -4,74 +4,106 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from compressai_gen.data.images import list_images, read_image
+from compressai_gen.data.images import read_image
 from compressai_gen.errors import CompressaiGenError, DatasetError, ImageError
+from compressai_gen.extras import extra
 from compressai_gen.train.members import FolderSource, MemberSource, Slot
+from compressai_gen.train.memory import CropMemory, decoded_bytes
 from compressai_gen.train.shards import ShardSource, is_shards
 
-__all__ = ["CropDataset", "CropStream", "open_source", "sample_patches"]
+with extra("train"):
+    import psutil  # which accelerate brings
+    from accelerate import PartialState
+
+__all__ = ["CropStream", "Crops", "open_crops", "open_source", "sample_patches"]
+
+_MEMORABLE = 50_000
+# Pictures in a folder from which on nobody asks their files how large they are.
+
+_PATCH_CROP, _PATCH_BATCH = 128, 32
 
 _NAMED = 10
 # A worker names as many pictures that it skips; it counts them all.
 
 
-class CropDataset(Dataset):
-    """Crops (3, S, S) in [0, 1], flipped and rescaled at random.
-
-    Small photographs are dense and film scans are smooth: a crop of ``S / scale`` pixels is resized to ``S``, with
-    ``scale`` log-uniform, so that both are seen. Images stay decoded in memory, as decoding costs more than training
-    on the crop.
-
-    Args:
-        folder: searched recursively.
-        scale: smallest and largest factor.
-        length: how many crops make an epoch.
-        progress: whether to show a bar while images are read.
-    """
-
-    def __init__(self, folder: Path, scale: tuple[float, float], length: int, progress: bool = True):
-        paths = list_images(folder)
-        if not paths:
-            raise DatasetError(f"no images in {folder}: give the folder of training photographs with --data-root")
-        self.images = [read_image(path) for path in tqdm(paths, "reading training images", disable=not progress)]
-        self.scale = scale
-        self.length = length
-        self.crop = 128
+class Crops(Protocol):
+    """Where batches of crops come from; its state goes into checkpoints."""
 
     def __len__(self) -> int:
-        return self.length
+        """Return how many pictures there are, or shards of them."""
 
-    def __getitem__(self, _: int) -> Tensor:
-        image = self.images[int(torch.randint(len(self.images), ()))]
-        low, high = (math.log(s) for s in self.scale)
-        scale = math.exp(low + (high - low) * torch.rand(()).item())
-        size = min(round(self.crop / scale), *image.shape[1:])
-        top, left = (int(torch.randint(n - size + 1, ())) for n in image.shape[1:])
-        crop = image[:, top : top + size, left : left + size].float() / 255
-        if size != self.crop:
-            crop = F.interpolate(crop[None], size=(self.crop,) * 2, mode="bicubic", antialias=True)[0].clamp_(0, 1)
-        return crop.flip(2) if torch.rand(()) < 0.5 else crop
+    def draw(self, batch: int, crop: int) -> Tensor:
+        """Return the next batch (N, 3, S, S) in [0, 1], on the device of the training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what decides the next batches, beside PyTorch's random numbers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was called."""
 
 
-def sample_patches(dataset: CropDataset, size: int, count: int) -> Tensor:
+def sample_patches(crops: Crops, size: int, count: int) -> Tensor:
     """Returns ``count`` random patches (count, 3, size, size) in [0, 1] of crops, for warm starts."""
-    per_crop = (dataset.crop // size) ** 2
-    crops = torch.stack([dataset[0] for _ in range(math.ceil(count / per_crop))])
-    patches = F.unfold(crops, size, stride=size).transpose(1, 2).reshape(-1, 3, size, size)
-    return patches[:count]
+    per_crop = (_PATCH_CROP // size) ** 2
+    drawn = [crops.draw(_PATCH_BATCH, _PATCH_CROP) for _ in range(math.ceil(count / (per_crop * _PATCH_BATCH)))]
+    patches = F.unfold(torch.cat(drawn).cpu(), size, stride=size).transpose(1, 2).reshape(-1, 3, size, size)
+    return patches[:count].contiguous()
+
+
+def open_crops(root: Path, data: dict[str, Any], seed: int, state: PartialState) -> Crops:
+    """Opens the crops that a recipe's ``[data]`` asks for.
+
+    A folder whose pictures fit into a quarter of the device's free memory is kept there. Of a larger one, and of
+    shards, ``workers`` (default: a process per core, but one) read pictures as they are needed, and take
+    ``crops_per_image`` (default: 1) of each.
+
+    Args:
+        root: folder of the recipe's folders.
+        data: ``train``, ``scale`` and, perhaps, the two above.
+        seed: of the order in which pictures are read.
+        state: of the processes that train together.
+
+    Raises:
+        DatasetError: there are no pictures.
+    """
+    source, device = open_source(root, data["train"]), state.device
+    if isinstance(source, FolderSource) and "workers" not in data and _fits(source, device, state.num_processes):
+        return CropMemory(source.folder, data["scale"], device, state.is_main_process)
+    workers = data.get("workers", max(1, (os.cpu_count() or 1) // state.num_processes - 1))
+    return CropStream(
+        source,
+        tuple(data["scale"]),
+        seed,
+        workers,
+        data.get("crops_per_image", 1),
+        state.process_index,
+        state.num_processes,
+        device,
+    )
+
+
+def _fits(source: FolderSource, device: torch.device, n_processes: int) -> bool:
+    if len(source) > _MEMORABLE:
+        return False
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available / n_processes
+    return decoded_bytes(source.folder) <= free / 4
 
 
 def open_source(root: Path, data: str) -> MemberSource:
@@ -103,7 +135,7 @@ class CropStream:
 
     Args:
         source: of the pictures; see :func:`open_source`.
-        scale: smallest and largest factor; see :class:`CropDataset`.
+        scale: smallest and largest factor; see :class:`~compressai_gen.train.memory.CropMemory`.
         seed: decides the order of pictures and their crops.
         workers: processes that read and crop; 0: the calling one does.
         crops_per_image: how many are taken of a picture one after the other, where decoding is what takes time.
@@ -135,6 +167,8 @@ class CropStream:
         self.device = torch.device(device)
         self._cursors = [_Cursor()] * max(1, workers)
         self._next = 0  # whose batch it is
+        self._shape: tuple[int, int] | None = None
+        self._reading: Iterator[Tensor] = iter(())
         readers = world_size * max(1, workers)
         if isinstance(source, FolderSource) and len(source) < readers:
             raise DatasetError(f"{source} has {len(source)} images for {readers} readers: take fewer workers")
@@ -165,6 +199,15 @@ class CropStream:
             self._next = (self._next + 1) % len(self._cursors)
             yield x.to(self.device, non_blocking=True).float().div_(255)
 
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def draw(self, batch: int, crop: int) -> Tensor:
+        """Returns the next batch (N, 3, S, S) in [0, 1]; readers start anew when N or S changes."""
+        if (batch, crop) != self._shape:
+            self._shape, self._reading = (batch, crop), self.batches(batch, crop)
+        return next(self._reading)
+
     def state_dict(self) -> dict[str, Any]:
         """Returns how far all processes have come; with several, all of them call it together."""
         own = {"cursors": [tuple(cursor) for cursor in self._cursors], "next": self._next}
@@ -185,6 +228,7 @@ class CropStream:
             raise DatasetError(f"the run cannot go on: {differ}; set that as it was, or start anew with --init")
         own = state["processes"][self.rank]
         self._cursors, self._next = [_Cursor(*cursor) for cursor in own["cursors"]], own["next"]
+        self._shape = None
 
     def _layout(self) -> dict[str, Any]:
         return {
@@ -246,7 +290,7 @@ class _Readers(IterableDataset):
 
 
 def _random_crop(image: Tensor, crop: int, scale: tuple[float, float], rng: np.random.Generator) -> Tensor:
-    """Returns a crop (3, S, S) of a picture (3, H, W), both uint8; see :class:`CropDataset`."""
+    """Returns a crop (3, S, S) of a picture (3, H, W), both uint8, as a ``CropMemory`` has them."""
     factor = math.exp(rng.uniform(*(math.log(s) for s in scale)))
     size = min(round(crop / factor), *image.shape[1:])
     top, left = (int(rng.integers(n - size + 1)) for n in image.shape[1:])

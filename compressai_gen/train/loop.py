@@ -20,7 +20,7 @@ from compressai_gen.extras import extra
 from compressai_gen.layers.precision import has_fast_bfloat16
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.train.checks import check_run, telling
-from compressai_gen.train.data import CropDataset
+from compressai_gen.train.data import open_crops
 from compressai_gen.train.export import described_weights, export, load_weights
 from compressai_gen.train.objectives import OBJECTIVES, Objective
 from compressai_gen.train.optimizers import make_optimizer
@@ -115,8 +115,7 @@ class _Trainer:
         self.accelerator = Accelerator(mixed_precision="bf16" if fast else "no")
         self.main = self.accelerator.is_main_process
         set_seed(recipe.seed)
-        folder, scale = data_root / recipe.data["train"], tuple(recipe.data["scale"])
-        self.data = CropDataset(folder, scale, length=1, progress=self.main)
+        self.data = open_crops(data_root, recipe.data, recipe.seed, PartialState())
         self.model, self.objective = _build(recipe)
         self.checkpoint = output / "checkpoint"
         with self.accelerator.main_process_first():
@@ -147,7 +146,7 @@ class _Trainer:
         step = self.objective.step(model)
         self.stopwatch.watch(step, "model")
         self.prepared, self.optimizer = accelerator.prepare(step, optimizer)
-        accelerator.register_for_checkpointing(self.ema, self.objective, self.progress, _Unsaved(model))
+        accelerator.register_for_checkpointing(self.ema, self.objective, self.progress, _Unsaved(model), self.data)
         if self.checkpoint.exists():
             advice = "give the recipe that made it, or remove it to start again"
             with telling(f"the checkpoint {self.checkpoint} cannot be loaded", advice):
@@ -195,11 +194,10 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["speed"] * recipe.learning_rate_at(step)
         with watch("data"):
-            self.data.crop = stage.crop
-            x = torch.stack([self.data[0] for _ in range(stage.batch)]).to(self.accelerator.device, non_blocking=True)
+            x = self.data.draw(stage.batch, stage.crop).to(memory_format=torch.channels_last)
         self.prepared.train()
         with watch("forward"), self.accelerator.autocast():
-            loss, logs = self.objective(self.prepared, x.to(memory_format=torch.channels_last))
+            loss, logs = self.objective(self.prepared, x)
         with watch("backward"):
             self.accelerator.backward(loss)
         with watch("optimizer"):
@@ -236,7 +234,7 @@ class _Trainer:
         self._check_finite()
         self.accelerator.wait_for_everyone()
         if self.main:
-            run = _describe(self.recipe, self.progress, self.accelerator, len(self.data.images), self.init)
+            run = _describe(self.recipe, self.progress, self.accelerator, len(self.data), self.init)
             self.ema.store(self.parameters)
             self.ema.copy_to(self.parameters)
             _validate_and_export(self.recipe, self.model.eval(), run, self.data_root, self.output)

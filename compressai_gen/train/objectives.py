@@ -18,7 +18,7 @@ from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
 from compressai_gen.metrics.distortion import Distortion, psnr
 from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.models.base import GenerativeCodec
-from compressai_gen.train.data import CropDataset, sample_patches
+from compressai_gen.train.data import Crops, sample_patches
 
 __all__ = [
     "OBJECTIVES",
@@ -38,7 +38,7 @@ class Objective(nn.Module):
 
     distortion: Distortion
 
-    def warm_start(self, model: GenerativeCodec, data: CropDataset) -> None:
+    def warm_start(self, model: GenerativeCodec, data: Crops) -> None:
         """Sets the untrained model's weights to something better than chance."""
         raise RecipeError("this task goes on from trained weights: give them with --init")
 
@@ -90,7 +90,7 @@ class CGDMObjective(Objective):
         self.register_buffer("log_bpp", self.target.clone())
 
     @torch.no_grad()
-    def warm_start(self, model: CGDM, data: CropDataset) -> None:
+    def warm_start(self, model: CGDM, data: Crops) -> None:
         """Starts the linear paths as a KLT of training patches and the prior from its statistics."""
         codec = model.latent_codec
         basis, mean, std = klt(sample_patches(data, BLOCK, 20000), sum(codec.groups))
@@ -149,7 +149,7 @@ class MRIDCObjective(Objective):
         self.completion_weight = completion_weight
 
     @torch.no_grad()
-    def warm_start(self, model: MRIDC, data: CropDataset) -> None:
+    def warm_start(self, model: MRIDC, data: Crops) -> None:
         """Starts the linear paths as a KLT of training patches and the codebooks by residual k-means on it."""
         quantizer = model.quantizer
         levels, entries, channels = quantizer.codebooks.shape

@@ -71,7 +71,7 @@ def test_missing_weights(root):
 
 
 def test_a_run_checks_before_it_reads_the_training_images(root, monkeypatch, capsys):
-    monkeypatch.setattr(loop, "CropDataset", None)
+    monkeypatch.setattr(loop, "open_crops", None)
     shutil.rmtree(root / "valid")
     assert main(["cgdm-base", "--data-root", str(root), "--output", str(root / "out")]) == 2
     assert capsys.readouterr().err.startswith("error: no validation images")
