@@ -23,11 +23,17 @@ class Guidance(NamedTuple):
     mid: Tensor
 
 
-def guidance_channels(widths: Sequence[int], layers: int) -> list[tuple[int, int]]:
-    """Resolution (index into ``widths``) and channels of each tensor that is added to a U-Net's skip connections."""
+def guidance_channels(widths: Sequence[int], layers: int | Sequence[int]) -> list[tuple[int, int]]:
+    """Resolution (index into ``widths``) and channels of each tensor that is added to a U-Net's skip connections.
+
+    Args:
+        widths: channels at each resolution.
+        layers: residual blocks of each on the way down, or of all alike.
+    """
+    counts = [layers] * len(widths) if isinstance(layers, int) else layers
     tensors = [(0, widths[0])]
     for i, width in enumerate(widths):
-        tensors += [(i, width)] * layers
+        tensors += [(i, width)] * counts[i]
         if i + 1 < len(widths):
             tensors.append((i + 1, width))  # the downsampled features keep the channels of the finer resolution
     return tensors

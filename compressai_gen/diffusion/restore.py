@@ -87,15 +87,23 @@ class Restorer(nn.Module):
         Args:
             config: a part each; see :func:`compressai_gen.configuration.resolve`.
             **context: ``latent_channels``, ``feature_widths``, ``n_qualities`` and ``syntax_channels`` of the codec;
-                added to them are ``space``, ``sample_channels`` and, for the guidance, ``denoiser``.
+                added to them are ``space``, ``sample_channels``, ``scheduler`` and, for the guidance, ``denoiser``.
+                A part that loads a model says in its attribute ``stated`` what lets it be made without.
         """
         if config is None:
             return None
-        space = build(config["space"], **context)
-        context |= {"space": space, "sample_channels": space.channels}
+        space, scheduler = build(config["space"], **context), build(config["scheduler"])
+        context |= {"space": space, "sample_channels": space.channels, "scheduler": scheduler}
         denoiser = build(config["denoiser"], **context)
         guidance = build(config["guidance"], denoiser=denoiser, **context)
-        return cls(space, denoiser, guidance, build(config["scheduler"]))
+        for key, part in (("space", space), ("denoiser", denoiser)):
+            config[key].update(getattr(part, "stated", {}))
+        return cls(space, denoiser, guidance, scheduler)
+
+    def trained(self) -> list[nn.Module]:
+        """The parts that training changes: not the space, and of the denoiser what it says itself."""
+        denoiser = self.denoiser.trained() if hasattr(self.denoiser, "trained") else [self.denoiser]
+        return denoiser if self.guidance is None else [*denoiser, self.guidance]
 
     def restore(
         self,
@@ -183,7 +191,7 @@ class Restorer(nn.Module):
         """
         base = self.space.normalize(conditions.x_base)
         estimated = self.denoiser(x, t, base, conditions.quality, guidance)
-        return estimated if conditions.sent is None else self.space.hold(estimated, conditions.sent)
+        return estimated if conditions.sent is None else self.space.hold(estimated, conditions.sent, conditions.x_base)
 
 
 def synthesize_tiled(base: BaseDecoder, conditions: Conditions, tile: int) -> Tensor:

@@ -50,12 +50,13 @@ class Space(nn.Module, ABC):
         """Inverse of :meth:`target`: the sample of the restored picture."""
         return estimate if self.residual_scale is None else base + estimate / self.residual_scale
 
-    def hold(self, estimate: Tensor, sent: Tensor) -> Tensor:
+    def hold(self, estimate: Tensor, sent: Tensor, base: Tensor) -> Tensor:
         """Enforces what was sent.
 
         Args:
             estimate: of the denoiser.
             sent: (N, 1, H/16, W/16) booleans, blocks that are held to the base picture as far as the space can.
+            base: the base picture's sample.
         """
         return estimate
 
@@ -88,7 +89,7 @@ class PixelUnshuffle(Space):
         """See :class:`Space`."""
         return 2 * sample - 1
 
-    def hold(self, estimate: Tensor, sent: Tensor) -> Tensor:
+    def hold(self, estimate: Tensor, sent: Tensor, base: Tensor) -> Tensor:
         """Takes the mean colours of sent blocks out of a residual: they are enforced, not suggested."""
         if self.residual_scale is None:
             return estimate

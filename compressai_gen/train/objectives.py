@@ -262,7 +262,10 @@ class DiffusionObjective(Objective):
         shares = self.quality_shares
         if shares is not None and len(shares) != model.n_qualities:
             raise RecipeError(f"quality_shares wants {model.n_qualities} numbers, one a quality, not {len(shares)}")
-        return [part for part in (model.restorer, getattr(model, "syntax", None)) if part is not None]
+        if model.restorer is None:
+            raise RecipeError("this task trains a restorer, and [config] leaves it out")
+        syntax = getattr(model, "syntax", None)
+        return model.restorer.trained() if syntax is None else [*model.restorer.trained(), syntax]
 
     def step(self, model: GenerativeCodec) -> nn.Module:
         """See :class:`Objective`."""
