@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compressai_gen._version import __version__
-from compressai_gen.errors import CompressaiGenError, ImageError
+from compressai_gen.errors import CompressaiGenError, ImageError, MissingExtraError
 from compressai_gen.extras import extra
 from compressai_gen.files import ignores_case, list_files, one_name, replacing
 from compressai_gen.openmp import calm_idle_threads
@@ -74,6 +74,7 @@ COMMANDS = {
     "shards": Command("pack training pictures, check shards", "training:shards", "train.shards:main"),
     "publish": Command("put a training run into the zoo", "training:publish", "zoo.publish:main"),
     "leaderboard": Command("submit, verify and rank streams", "leaderboard:leaderboard", "leaderboard.cli:main"),
+    "demo": Command("try the codecs in a browser", "demo:demo", "demo:main"),
     "tools": Command("run CompressAI's own programs", "tools:tools", "tools:main"),
     "completion": Command("print a shell's completion script", "tools:completion", "cli:print_completion"),
 }
@@ -124,7 +125,12 @@ def run(name: str, argv: Sequence[str] | None, prog: str) -> int:
     command = COMMANDS[name]
     if name != "tools" or argv[:1] in (["-h"], ["--help"]):  # whose own arguments only the tool can read
         make(_fill_of(command), prog).parse_args(argv)
-    return _imported(command.program)(argv, prog)
+    try:
+        program = _imported(command.program)
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return program(argv, prog)
 
 
 def _fill_of(command: Command) -> Fill:

@@ -37,16 +37,17 @@ import sys
 for package in ("accelerate", "peft", "gradio", "shtab"):
     sys.modules[package] = None  # as if it were not installed
 
-from compressai_gen.train.__main__ import main as train
+from compressai_gen.cli import main
 
-print(train(["cgdm-base", "--data-root", ".", "--output", "run"]))
+train = ["train", "cgdm-base", "--data-root", ".", "--output", "run"]
+print(main(train), main(["demo"]), main(["completion", "bash"]))
 """
 
 
 def test_programs_without_their_extra_say_what_to_install(tmp_path):
     done = subprocess.run([sys.executable, "-c", PLAIN], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["2"], done.stderr
-    assert re.findall(r"pip install 'compressai-gen\[(\w+)\]'", done.stderr) == ["train"]
+    assert done.stdout.split() == ["2", "2", "2"], done.stderr
+    assert re.findall(r"pip install 'compressai-gen\[(\w+)\]'", done.stderr) == ["train", "demo", "completion"]
     assert list(tmp_path.iterdir()) == []
 
 
