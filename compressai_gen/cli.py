@@ -69,6 +69,7 @@ COMMANDS = {
     "eval": Command("measure codecs on a dataset", "evaluation:evaluate", "eval.cli:main"),
     "compare": Command("draw crops of codecs at matched bytes", "evaluation:compare", "eval.compare:main"),
     "ablation": Command("measure what each part of a codec is worth", "evaluation:ablation", "eval.ablation:main"),
+    "study": Command("ask people which codec is closer to the original", "study:study", "eval.study.cli:main"),
     "bench": Command("measure speed and memory of codecs", "evaluation:bench", "bench:main"),
     "train": Command("train a codec from a recipe", "training:train", "train.__main__:main"),
     "shards": Command("pack training pictures, check shards", "training:shards", "train.shards:main"),

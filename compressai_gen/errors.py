@@ -16,6 +16,7 @@ __all__ = [
     "MissingExtraError",
     "RecipeError",
     "SubmissionError",
+    "VotesError",
     "ZooError",
 ]
 
@@ -59,6 +60,10 @@ class SubmissionError(CompressaiGenError):
     """A submission to the leaderboard is refused: it is malformed, or does not reproduce."""
 
     exit_status = 3
+
+
+class VotesError(CompressaiGenError):
+    """A file is not the whole and unchanged votes of one rater of the study at hand."""
 
 
 class ZooError(CompressaiGenError):

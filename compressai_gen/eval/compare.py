@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from compressai_gen._matplotlib import backend_set_aside
-from compressai_gen.codecs import Codec, LearnedCodec, check_qualities, find_codec
+from compressai_gen.codecs import Codec, Encoded, LearnedCodec, check_qualities, find_codec
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, CompressaiGenError, DatasetError, ImageError
 from compressai_gen.eval.plots import house_style
@@ -37,9 +37,11 @@ with backend_set_aside():
 
 __all__ = [
     "Column",
+    "Nearest",
     "compare",
     "comparison_figure",
     "detailed_crop",
+    "encode_nearest",
     "main",
     "nearest_quality",
     "parse_column",
@@ -79,6 +81,20 @@ def parse_column(text: str, device: str | torch.device = "cpu") -> Column:
     return Column(codec, check_qualities(codec, [int(quality)]) if quality else codec.qualities)
 
 
+class Nearest(NamedTuple):
+    """A quality, and what a codec made of an image at it."""
+
+    quality: int
+    encoded: Encoded
+
+
+def encode_nearest(column: Column, image: Tensor, bpp: float) -> Nearest:
+    """Encode an image, uint8 of shape (3, H, W), at every quality of a column; returns the one nearest to a rate."""
+    pixels = image.shape[1] * image.shape[2]
+    encoded = [Nearest(quality, column.codec.encode(image, quality)) for quality in column.qualities]
+    return min(encoded, key=lambda nearest: abs(8 * nearest.encoded.n_bytes / pixels - bpp))
+
+
 def nearest_quality(
     column: Column, image: Tensor, bpp: float, metrics: ReferenceMetrics
 ) -> tuple[Tensor, str, Tensor | None]:
@@ -96,16 +112,15 @@ def nearest_quality(
     """
     codec = column.codec
     pixels = image.shape[1] * image.shape[2]
-    encoded = {quality: codec.encode(image, quality) for quality in column.qualities}
-    quality = min(encoded, key=lambda q: abs(8 * encoded[q].n_bytes / pixels - bpp))
-    decoded = codec.decode(encoded[quality], quality)
+    quality, encoded = encode_nearest(column, image, bpp)
+    decoded = codec.decode(encoded, quality)
     figures = [f"{METRICS[name].label.split()[0]} {value:.3f}" for name, value in metrics.measure(decoded).items()]
-    rate = 8 * encoded[quality].n_bytes / pixels
+    rate = 8 * encoded.n_bytes / pixels
     label = "\n".join([f"{codec.name}, quality {quality}", f"{rate:.4f} bpp", "  ".join(figures)])
     model = codec.model(quality) if isinstance(codec, LearnedCodec) else None
     if not isinstance(model, MRIDC):
         return decoded, label, None
-    levels = model.sent_levels(encoded[quality].strings[0], image.shape[1:]).cpu()
+    levels = model.sent_levels(encoded.strings[0], image.shape[1:]).cpu()
     grey = (levels * 255 // model.quantizer.levels).to(torch.uint8)
     mask = grey.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[: image.shape[1], : image.shape[2]]
     return decoded, label, mask.expand_as(image)
