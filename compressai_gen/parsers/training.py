@@ -20,6 +20,7 @@ def train(parser: argparse.ArgumentParser) -> None:
         "Train a codec from a recipe.",
         """
         compressai-gen train cgdm-base --data-root path/to/photographs
+        compressai-gen train cgdm-base --data-root path/to/photographs --profile
         compressai-gen train my-recipe.toml --init runs/cgdm-base
         """,
     )
@@ -28,6 +29,9 @@ def train(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, help="folder of checkpoints and weights (default: runs/<recipe>)")
     add("--init", type=Path, help="weights (safetensors) to start from instead of the warm start")
     add("--precision", choices=PRECISIONS, default="auto", help="of the networks; auto: bfloat16 where that is fast")
+    add("--compile", action="store_true", help="compile networks with torch.compile, which may pay on a GPU")
+    add("--minutes", type=float, help="stop after so many, with a checkpoint, a validation and weights")
+    add("--profile", action="store_true", help="print how fast the recipe trains here and where the time goes")
 
 
 def shards(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,13 @@ def _run(args: argparse.Namespace) -> None:
     root = args.data_root or os.environ.get("COMPRESSAI_GEN_DATA")
     if root is None:
         raise DatasetError("say where the photographs lie: --data-root FOLDER or COMPRESSAI_GEN_DATA=FOLDER")
-    train(recipe, Path(root), args.output or Path("runs") / recipe.name, args.init, args.precision)
+    how = {"init": args.init, "precision": args.precision, "compiled": args.compile}
+    if args.profile:
+        from compressai_gen.train.profile import profile
+
+        print(profile(recipe, Path(root), **how))
+        return
+    train(recipe, Path(root), args.output or Path("runs") / recipe.name, minutes=args.minutes, **how)
 
 
 if __name__ == "__main__":

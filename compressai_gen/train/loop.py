@@ -30,15 +30,18 @@ from compressai_gen.train.validate import validate
 
 with extra("train"):
     from accelerate import Accelerator, PartialState
-    from accelerate.utils import set_seed
+    from accelerate.utils import broadcast, set_seed
 
-__all__ = ["train"]
+__all__ = ["Trainer", "shares_of", "train"]
 
 LOG_EVERY = 100
 """Steps from one row of ``log.jsonl`` to the next."""
 
 _LOOK_SECONDS = 5.0
 # How often figures are read for the bar, which a GPU's queue has to be waited for.
+
+_ASK_EVERY = 20
+# Steps after which several processes ask the first one what time it is.
 
 
 class _Progress:
@@ -91,7 +94,15 @@ class _Means:
         return dict(zip(self.names, self.values.tolist(), strict=True))
 
 
-def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = None, precision: str = "auto") -> None:
+def train(
+    recipe: Recipe,
+    data_root: Path,
+    output: Path,
+    init: Path | None = None,
+    precision: str = "auto",
+    compiled: bool = False,
+    minutes: float | None = None,
+) -> None:
     """Trains as the recipe says, or goes on where a run in ``output`` was stopped.
 
     Args:
@@ -101,15 +112,26 @@ def train(recipe: Recipe, data_root: Path, output: Path, init: Path | None = Non
             ``networks.safetensors`` and ``record.json``.
         init: weights to start from instead of the warm start: a file (safetensors), or the folder of a run.
         precision: one of :data:`compressai_gen.parsers.training.PRECISIONS`.
+        compiled: whether networks are compiled with ``torch.compile``, which takes a minute and may pay on a GPU.
+        minutes: how long to train now. The run then stops with a checkpoint, validated and exported as at its end.
     """
     check_run(recipe, data_root, output, init)
-    _Trainer(recipe, data_root, output, init, precision).run()
+    Trainer(recipe, data_root, output, init, precision, compiled).run(minutes)
 
 
-class _Trainer:
+class Trainer:
     """One run: what :func:`train` builds, and its steps."""
 
-    def __init__(self, recipe: Recipe, data_root: Path, output: Path, init: Path | None, precision: str):
+    def __init__(
+        self,
+        recipe: Recipe,
+        data_root: Path,
+        output: Path,
+        init: Path | None,
+        precision: str,
+        compiled: bool,
+        warm_start: bool = True,
+    ):
         self.recipe, self.data_root, self.output, self.init = recipe, data_root, output, init
         fast = has_fast_bfloat16(PartialState().device) if precision == "auto" else precision == "bfloat16"
         self.accelerator = Accelerator(mixed_precision="bf16" if fast else "no")
@@ -123,11 +145,11 @@ class _Trainer:
                 _old(self.checkpoint).rename(self.checkpoint)
         if init is not None:
             load_weights(self.model, init)
-        elif not self.checkpoint.exists():
+        elif warm_start and not self.checkpoint.exists():
             self.objective.warm_start(self.model, self.data)
-        self._prepare()
+        self._prepare(compiled)
 
-    def _prepare(self) -> None:
+    def _prepare(self, compiled: bool) -> None:
         """Puts everything onto the device and takes up the checkpoint, where there is one."""
         recipe, accelerator, model = self.recipe, self.accelerator, self.model
         model.to(accelerator.device, memory_format=torch.channels_last)
@@ -145,6 +167,8 @@ class _Trainer:
         self.progress, self.means, self.stopwatch = _Progress(), _Means(), Stopwatch(accelerator.device)
         step = self.objective.step(model)
         self.stopwatch.watch(step, "model")
+        if compiled:
+            step.compile(dynamic=False)
         self.prepared, self.optimizer = accelerator.prepare(step, optimizer)
         accelerator.register_for_checkpointing(self.ema, self.objective, self.progress, _Unsaved(model), self.data)
         if self.checkpoint.exists():
@@ -153,16 +177,16 @@ class _Trainer:
                 accelerator.load_state(self.checkpoint)
             self.ema.to(accelerator.device)
 
-    def run(self) -> None:
-        """Makes all steps that are left."""
+    def run(self, minutes: float | None = None) -> None:
+        """Makes all steps that are left, or those that some minutes allow."""
         recipe, progress = self.recipe, self.progress
         bar = tqdm(total=recipe.steps, initial=progress.step, desc=recipe.name, disable=not self.main, mininterval=5)
         started = time.monotonic() - progress.seconds
         looked = saved = logged = time.monotonic()
-        pixels = progress.pixels
+        begun, pixels = time.monotonic(), progress.pixels
         while progress.step < recipe.steps:
             stage, _ = recipe.stage_at(progress.step)
-            self._step(stage)
+            self.make_step(stage)
             progress.step += 1
             progress.pixels += stage.batch * stage.crop**2 * self.accelerator.num_processes
             progress.seconds = time.monotonic() - started
@@ -174,19 +198,24 @@ class _Trainer:
             if progress.step % LOG_EVERY == 0:
                 self._log((progress.pixels - pixels) / (time.monotonic() - logged))
                 logged, pixels = time.monotonic(), progress.pixels
-            done = progress.step == recipe.steps
+            over = minutes is not None and time.monotonic() - begun > 60 * minutes
+            done = progress.step == recipe.steps or self._agree(over)
             if done or progress.step % recipe.validate_every == 0:
                 self._validate()
                 logged, pixels = time.monotonic(), progress.pixels
+            late = self._agree(time.monotonic() - saved > 60 * recipe.checkpoint_minutes)
             # After the export: a finished checkpoint means that everything was written.
-            if done or progress.step % recipe.checkpoint_every == 0 or self._late(saved):
+            if done or progress.step % recipe.checkpoint_every == 0 or late:
                 self._check_finite()
                 _save(self.accelerator, self.checkpoint)
                 saved = time.monotonic()
+            if done:
+                break
         bar.close()
         self.accelerator.end_training()
 
-    def _step(self, stage: Stage) -> None:
+    def make_step(self, stage: Stage) -> None:
+        """Makes a step of the optimizer on a batch; who calls it counts."""
         step, recipe, watch = self.progress.step, self.recipe, self.stopwatch
         # Each step's random numbers are its own, whatever was drawn before: a resumed run goes on as if never stopped.
         _seed(recipe.seed, self.accelerator.process_index, step)
@@ -207,9 +236,13 @@ class _Trainer:
             self.ema.step(self.parameters)
         self.means.add(loss, logs)
 
-    def _late(self, saved: float) -> bool:
-        """Whether a checkpoint is due by the clock; several processes would have to agree, so there steps decide."""
-        return self.accelerator.num_processes == 1 and time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes
+    def _agree(self, due: bool) -> bool:
+        """Whether something is due by the clock: for several processes by the first one's, looked at now and then."""
+        if self.accelerator.num_processes == 1:
+            return due
+        if self.progress.step % _ASK_EVERY:
+            return False
+        return bool(broadcast(torch.tensor(due, device=self.accelerator.device)))
 
     def _check_finite(self) -> None:
         if not self.means.finite:
@@ -234,13 +267,24 @@ class _Trainer:
         self._check_finite()
         self.accelerator.wait_for_everyone()
         if self.main:
-            run = _describe(self.recipe, self.progress, self.accelerator, len(self.data), self.init)
+            run = self.progress.state_dict() | {"hardware": self.describe_hardware(), "images": len(self.data)}
+            run["data"] = self.recipe.data["description"]
+            if self.init is not None:
+                run["init"] = described_weights(self.init)
             self.ema.store(self.parameters)
             self.ema.copy_to(self.parameters)
             _validate_and_export(self.recipe, self.model.eval(), run, self.data_root, self.output)
             self.ema.restore(self.parameters)
         self.accelerator.wait_for_everyone()
         self.stopwatch.take()
+
+    def describe_hardware(self) -> str:
+        """Returns what the run computes on and in which precision."""
+        device = self.accelerator.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        threads = f"{torch.get_num_threads()} threads each"
+        precision = "bfloat16" if self.accelerator.mixed_precision == "bf16" else "float32"
+        return f"on {self.accelerator.num_processes} x {name}, {threads}, {precision}"
 
 
 def shares_of(seconds: dict[str, float]) -> dict[str, float]:
@@ -290,14 +334,6 @@ def _save(accelerator: Accelerator, checkpoint: Path) -> None:
             checkpoint.rename(old)
         fresh.rename(checkpoint)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _describe(
-    recipe: Recipe, progress: _Progress, accelerator: Accelerator, n_images: int, init: Path | None
-) -> dict[str, Any]:
-    hardware = f"on {accelerator.num_processes} x {accelerator.device.type}, {torch.get_num_threads()} threads each"
-    run = progress.state_dict() | {"hardware": hardware, "images": n_images, "data": recipe.data["description"]}
-    return run if init is None else run | {"init": described_weights(init)}
 
 
 def _validate_and_export(

@@ -27,32 +27,28 @@ class Stopwatch:
         self._spans: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._open: dict[str, float | torch.cuda.Event] = {}
+        self._depth: defaultdict[str, int] = defaultdict(int)
 
     @contextlib.contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Times what runs inside as a part, or another stretch of it."""
-        self.start(part)
+        """Times what runs inside as a part, or another stretch of it; what is nested in the same part counts once."""
+        self._start(part)
         try:
             yield
         finally:
-            self.stop(part)
+            self._stop(part)
 
-    def start(self, part: str) -> None:
-        """Starts the clock of a part."""
-        self._open[part] = self._now()
+    def watch(self, module: nn.Module, part: str, deep: bool = False) -> None:
+        """Times every forward pass of a module as a part.
 
-    def stop(self, part: str) -> None:
-        """Adds to a part what its clock shows."""
-        started = self._open.pop(part)
-        if self._cuda:
-            self._spans.append((part, started, self._now()))
-        else:
-            self._seconds[part] += self._now() - started
-
-    def watch(self, module: nn.Module, part: str) -> None:
-        """Times every forward pass of a module as a part."""
-        module.register_forward_pre_hook(lambda *_: self.start(part))
-        module.register_forward_hook(lambda *_: self.stop(part))
+        Args:
+            module: watched from now on.
+            part: may be another module's, too.
+            deep: also those of the modules inside, where methods other than ``forward`` are called.
+        """
+        for watched in module.modules() if deep else (module,):
+            watched.register_forward_pre_hook(lambda *_: self._start(part))
+            watched.register_forward_hook(lambda *_: self._stop(part), always_call=True)
 
     def take(self) -> dict[str, float]:
         """Returns the seconds of each part since the last time, and starts anew; waits for a GPU's queue."""
@@ -62,6 +58,21 @@ class Stopwatch:
                 self._seconds[part] += started.elapsed_time(stopped) / 1000
         taken, self._seconds, self._spans = dict(self._seconds), defaultdict(float), []
         return taken
+
+    def _start(self, part: str) -> None:
+        self._depth[part] += 1
+        if self._depth[part] == 1:
+            self._open[part] = self._now()
+
+    def _stop(self, part: str) -> None:
+        self._depth[part] -= 1
+        if self._depth[part]:
+            return
+        started = self._open.pop(part)
+        if self._cuda:
+            self._spans.append((part, started, self._now()))
+        else:
+            self._seconds[part] += self._now() - started
 
     def _now(self) -> float | torch.cuda.Event:
         if not self._cuda:

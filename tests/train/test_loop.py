@@ -254,6 +254,40 @@ def test_steps_are_logged(recipe, data_root, monkeypatch):
 
 
 @needs_alex
+@pytest.mark.parametrize("recipe", ["cgdm"], indirect=True)
+def test_a_recipe_is_profiled_and_leaves_nothing(recipe, data_root, monkeypatch, capsys):
+    monkeypatch.setattr("compressai_gen.train.profile.profile.__defaults__", (None, "auto", False, 0.1))
+    monkeypatch.chdir(data_root)
+    assert main([str(recipe), "--data-root", str(data_root), "--profile"]) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "data",
+        "model",
+        "g_a",
+        "latent_codec",
+        "losses",
+        "lpips",
+        "backward",
+        "optimizer",
+        "megapixels per s",
+    ):
+        assert part in said
+    assert said.count("stage ") == 2
+    assert not (data_root / "runs").exists()
+
+
+@needs_alex
+@pytest.mark.parametrize("recipe", ["cgdm"], indirect=True)
+def test_a_run_of_some_minutes_ends_whole_and_goes_on(recipe, data_root):
+    output = data_root / "out"
+    argv = [str(recipe), "--data-root", str(data_root), "--output", str(output)]
+    assert main([*argv, "--minutes", "1e-9"]) == 0
+    assert json.loads((output / "record.json").read_text())["run"]["step"] == 1
+    assert main(argv) == 0
+    assert json.loads((output / "record.json").read_text())["run"]["step"] == STEPS
+
+
+@needs_alex
 @needs_vgg
 def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
     torch.manual_seed(2)
