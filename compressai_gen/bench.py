@@ -34,6 +34,7 @@ from compressai_gen.files import markdown_table, write_json, write_table
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.evaluation import bench as arguments
 from compressai_gen.programs import exit_status, prepare_torch
+from compressai_gen.specs import specs
 
 __all__ = ["CONTENDERS", "main", "picture", "with_ratios"]
 
@@ -63,11 +64,17 @@ def _avif(quality: int, device: str, **options: Any) -> tuple[Codec, int]:
     return replace(codec, options=dict(codec.options) | options), quality
 
 
+def _our_contenders() -> dict[str, Callable[..., tuple[Codec, int]]]:
+    """Every model, and its variants that the specification wants timed, at the middle one of its qualities."""
+    contenders = {}
+    for spec in specs().values():
+        for name in (spec.name, *(f"{spec.name}:{settings}" for settings in spec.timed)):
+            contenders[name] = functools.partial(_ours, name, spec.qualities[len(spec.qualities) // 2])
+    return contenders
+
+
 CONTENDERS: dict[str, Callable[..., tuple[Codec, int]]] = {
-    "cgdm": functools.partial(_ours, "cgdm", 3),
-    "cgdm:steps=0": functools.partial(_ours, "cgdm:steps=0", 3),
-    "cgdm:steps=4": functools.partial(_ours, "cgdm:steps=4", 3),
-    "mridc": functools.partial(_ours, "mridc", 3),
+    **_our_contenders(),
     "bmshj2018-hyperprior": functools.partial(_compressai, "bmshj2018-hyperprior", 3),
     "mbt2018-mean": functools.partial(_compressai, "mbt2018-mean", 3),
     "cheng2020-attn": functools.partial(_compressai, "cheng2020-attn", 3),

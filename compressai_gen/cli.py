@@ -21,6 +21,7 @@ from compressai_gen.errors import CompressaiGenError, ImageError, MissingExtraEr
 from compressai_gen.extras import extra
 from compressai_gen.files import ignores_case, list_files, one_name, replacing
 from compressai_gen.openmp import calm_idle_threads
+from compressai_gen.options import words
 from compressai_gen.parsers import pictures
 from compressai_gen.parsers.common import Fill, Parser, make
 from compressai_gen.parsers.pictures import PICTURE_SUFFIXES
@@ -157,6 +158,8 @@ def _encode(args: argparse.Namespace) -> None:
     # A forgotten OUTPUT would make the last picture the one that is replaced.
     _check_suffixes(jobs, [SUFFIX], "compressed pictures")
 
+    options = words(args.option)
+
     def one(source: str) -> bytes:
         return encode(
             _standard_input() if source == STANDARD else source,
@@ -169,6 +172,7 @@ def _encode(args: argparse.Namespace) -> None:
             seed=args.seed,
             device=args.device,
             progress=len(jobs) == 1,
+            **options,
         )
 
     _run(jobs, lambda source, _: one(source), "encoding")
@@ -180,9 +184,10 @@ def _decode(args: argparse.Namespace) -> None:
     prepare_torch(args.device, args.threads)
     jobs = _plan(args.paths, _list_files, f".{args.format}")
     _check_suffixes(jobs, list(PICTURE_SUFFIXES), "pictures")
+    options = {"steps": args.steps, "seed": args.seed} | words(args.option)
 
     def one(source: str, target: str) -> bytes:
-        image = decode(_read(source), steps=args.steps, seed=args.seed, device=args.device, max_pixels=args.max_pixels)
+        image = decode(_read(source), device=args.device, max_pixels=args.max_pixels, **options)
         suffix = f".{args.format}" if target == STANDARD else Path(target).suffix.lower()
         buffer = BytesIO()
         try:
@@ -226,26 +231,28 @@ def _sentence(source: str, d: dict[str, Any]) -> str:
 
 def _models(args: argparse.Namespace) -> None:
     from compressai_gen.roles import ROLES
-    from compressai_gen.zoo import QUALITIES
+    from compressai_gen.specs import problems, specs
     from compressai_gen.zoo.manifest import read_manifest, read_record
 
     rows = []
     for name, entry in read_manifest().items():
         if ROLES[0] not in entry:
             continue
-        record = read_record(name)
+        record, spec = read_record(name), specs()[entry["model"]]
         rates = [row["bpp"] for row in record["validation"]]
         rows.append(
             {
                 "model": entry["model"],
                 "weights": name,
-                "qualities": f"{QUALITIES[entry['model']][0]}-{QUALITIES[entry['model']][-1]}",
+                "qualities": f"{spec.qualities[0]}-{spec.qualities[-1]}",
                 "validation_bpp": f"{min(rates):.3f}-{max(rates):.3f}",
                 "parameters": record["parameters"],
                 "coding": entry["fingerprint"][:8],
                 "license": entry["license"],
             }
         )
+    for problem in problems().values():
+        print(f"warning: {problem}", file=sys.stderr)
     if args.json:
         print(json.dumps(rows))
         return

@@ -19,6 +19,8 @@ from compressai_gen.data.images import array_tensor, read_image, rgb_tensor, to_
 from compressai_gen.entropy.container import HEADER_BYTES, quality_of
 from compressai_gen.errors import BitstreamError, CodecError, ImageError, ZooError
 from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.models.capabilities import TakesRegions
+from compressai_gen.specs import find_spec, specs
 from compressai_gen.zoo.manifest import find_fingerprint, find_weights
 
 __all__ = ["DEFAULT_QUALITY", "MAX_PIXELS", "decode", "describe", "encode", "load_picture"]
@@ -47,6 +49,7 @@ def encode(
     seed: int | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    **options: Any,
 ) -> bytes:
     """Compresses a picture.
 
@@ -59,11 +62,12 @@ def encode(
             the highest quality that keeps to it is taken.
         online_steps: see :meth:`compressai_gen.models.base.GenerativeCodec.compress`; with a target, the file may end
             up smaller than it.
-        roi: region of interest, for ``mridc``: a picture of the same size, or a tensor (H, W) of numbers from 0 up.
-            Bits go first to what is brighter or larger; the rate stays the same.
+        roi: region of interest, for codecs that take one: a picture of the same size, or a tensor (H, W) of numbers
+            from 0 up. Bits go first to what is brighter or larger; the rate stays the same.
         seed: of the decoder's noise; by default it follows from the stream.
         device: where the model runs, if it is given by name.
         progress: whether to show a bar for online optimization, which Ctrl-C then ends early.
+        **options: further ones of the codec's encoder.
 
     Returns:
         A ``.cgen`` file.
@@ -78,13 +82,15 @@ def encode(
         raise CodecError(f"seed is a number from 0 to 2^32 - 1, not {seed!r}")
     picture = load_picture(image)
     codec = _named(model, str(device)) if isinstance(model, str) else _checked(model)
-    if roi is not None and not codec.knows_regions:
-        raise CodecError(f"{codec.name} knows no region of interest: leave roi out, or take mridc")
+    if roi is not None and not isinstance(codec, TakesRegions):
+        able = [name for name, spec in specs().items() if issubclass(spec.load(), TakesRegions)]
+        raise CodecError(f"{codec.name} knows no region of interest: leave roi out, or take {', '.join(able)}")
     size = tuple(picture.shape[1:])
     check_size(size)
     x = picture.to(codec.quality.device)[None].float().div_(255)
     weights = bytes.fromhex(codec.fingerprint())[:FINGERPRINT_BYTES]
-    options: dict[str, Any] = {} if roi is None else {"importance": _importance(roi, size)}
+    if roi is not None:
+        options |= codec.region_options(_importance(roi, size))
 
     def file_of(quality: int, **more: Any) -> bytes:
         out = codec.compress(x, quality, **options, **more)
@@ -128,6 +134,7 @@ def decode(
     seed: int | None = None,
     device: str | torch.device = "cpu",
     max_pixels: int = MAX_PIXELS,
+    **options: Any,
 ) -> Image.Image:
     """Decompresses a ``.cgen`` file.
 
@@ -138,6 +145,7 @@ def decode(
         seed: of the noise, in place of the file's.
         device: where the model runs.
         max_pixels: larger pictures are refused before memory is taken for them.
+        **options: further ones of the codec's decoder.
 
     Returns:
         An RGB image.
@@ -154,7 +162,7 @@ def decode(
         )
     seed = file.seed if seed is None else seed
     codec = _decoder_of(file, str(device)) if model is None else _fitting(_checked(model), file)
-    x_hat = codec.decompress([[file.stream]], file.size, steps=steps, seed=seed)["x_hat"]
+    x_hat = codec.decompress([[file.stream]], file.size, steps=steps, seed=seed, **options)["x_hat"]
     return to_pil(x_hat[0].mul_(255).round_().to(torch.uint8))
 
 
@@ -250,8 +258,7 @@ def _importance(roi: Any, size: tuple[int, int]) -> Tensor:
 def _named(model: str, device: str) -> GenerativeCodec:
     """The model of a codec's or of its weights' name."""
     name, dot, _ = model.partition(".")
-    if name not in zoo.MODELS:
-        raise CodecError(f"no model {model!r}; there are {', '.join(zoo.MODELS)}")
+    find_spec(name)
     return _model(find_weights(name, model if dot else None), name, device)
 
 
@@ -290,4 +297,4 @@ def _decoder_of(file: CgenFile, device: str) -> GenerativeCodec:
 
 @functools.lru_cache(maxsize=4)
 def _model(weights: str, name: str, device: str) -> GenerativeCodec:
-    return zoo.MODELS[name](quality=DEFAULT_QUALITY, weights=weights).to(device)
+    return zoo.load(name, DEFAULT_QUALITY, weights=weights).to(device)

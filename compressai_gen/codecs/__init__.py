@@ -5,7 +5,13 @@ from compressai_gen.codecs.baselines import PUBLISHED_MODELS, checkpoint_codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS, PillowCodec
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.codecs.published import base_name, family_ranks, newest_of_families, published_curves
-from compressai_gen.codecs.registry import available_codecs, check_qualities, decoder_reference, find_codec
+from compressai_gen.codecs.registry import (
+    available_codecs,
+    check_qualities,
+    decoder_reference,
+    find_codec,
+    find_decoder,
+)
 
 __all__ = [
     "CLASSICAL_CODECS",
@@ -21,6 +27,7 @@ __all__ = [
     "decoder_reference",
     "family_ranks",
     "find_codec",
+    "find_decoder",
     "newest_of_families",
     "published_curves",
 ]

@@ -15,6 +15,7 @@ from compressai.models import CompressionModel
 from compressai.zoo.image import model_architectures, model_urls
 from torch import Tensor, nn
 
+from compressai_gen.codecs import hific  # noqa: F401  (registers it as an architecture)
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.entropy.rans import guarded
 from compressai_gen.errors import BitstreamError, CodecError

@@ -25,6 +25,10 @@ class LearnedCodec:
         version: changes with weights and code; see :class:`~compressai_gen.codecs.base.Codec`.
         options: keyword arguments of the models' ``compress`` and of their ``decompress``; one of ``compress`` that can
             be called is called with (H, W).
+
+    Attributes:
+        coding: fingerprint of the part of the weights that decides symbols, where there is one.
+        trained_metrics: names of metrics that the weights were trained to lower.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class LearnedCodec:
         self._compress_options, self._decompress_options = options
         self._device = torch.device(device)
         self._models: dict[int, nn.Module] = {}
+        self.coding: str | None = None
+        self.trained_metrics: tuple[str, ...] = ()
 
     def model(self, quality: int) -> nn.Module:
         """Return the model of a quality, loaded at its first use."""
@@ -53,7 +59,9 @@ class LearnedCodec:
     def variant(self, name: str, options: tuple[dict[str, Any], dict[str, Any]]) -> LearnedCodec:
         """Return a codec of the same models under another name, with other options."""
         version = None if self.version is None else f"{self.version} {tuple(options)}"
-        return LearnedCodec(name, self.qualities, self.model, self._device, version, options)
+        variant = LearnedCodec(name, self.qualities, self.model, self._device, version, options)
+        variant.coding, variant.trained_metrics = self.coding, self.trained_metrics
+        return variant
 
     @torch.no_grad()
     def encode(self, image: Tensor, quality: int) -> Encoded:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 
 from compressai_gen.codecs.base import Codec
 from compressai_gen.codecs.baselines import PUBLISHED_MODELS, published_codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.codecs.plugins import PluginCodec, load_plugin, plugin_names
-from compressai_gen.errors import CodecError
+from compressai_gen.errors import CodecError, ZooError
+from compressai_gen.specs import CodecSpec, problems, specs
 
-__all__ = ["available_codecs", "check_qualities", "decoder_reference", "find_codec", "our_models"]
-
-_ENCODER_OPTIONS = {"online_steps": int, "masking": str}
-"""Of our models' ``compress``, those that can be written as a word, and what turns the word into a value."""
+__all__ = ["available_codecs", "check_qualities", "decoder_reference", "find_codec", "find_decoder", "our_models"]
 
 
-def our_models() -> dict[str, tuple[int, ...]]:
-    """Names of the models of the zoo and the qualities of each."""
-    # Imported here, because only these names need the models.
-    from compressai_gen import zoo
-
-    return {name: tuple(zoo.QUALITIES[name]) for name in zoo.MODELS}
+def our_models() -> dict[str, CodecSpec]:
+    """Codecs by name whose models are in the zoo, this package's and those of others."""
+    return specs()
 
 
 def available_codecs() -> list[str]:
@@ -37,61 +30,80 @@ def available_codecs() -> list[str]:
 
 
 def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
-    """Return a codec by name, one of our models also with options: ``cgdm:steps=0``, ``cgdm:online_steps=50,steps=4``.
+    """Return a codec by name.
 
-    A name of ours wins over a plugin of the same name. Classical codecs and plugins choose their own device.
+    A name of a model may state which weights (``cgdm.v0``) and options (``cgdm:steps=0``,
+    ``cgdm.v0:online_steps=50,steps=4``). A name of ours wins over a plugin of the same name. Classical codecs and
+    plugins choose their own device.
 
     Raises:
         CodecError: the name or an option is unknown, or the package that offers the codec is broken or not installed.
+        ZooError: there are no such weights.
     """
     plain, colon, settings = name.partition(":")
+    models = our_models()
+    model = plain.partition(".")[0]
+    if model in models and model not in CLASSICAL_CODECS:
+        codec = _zoo_codec(models[model], plain, device)
+        return codec.variant(name, models[model].parse(settings)) if colon else codec
     if colon:
-        codec = find_codec(plain, device)
-        if plain not in our_models():
-            raise CodecError(f"{plain} has no options; only the models of this package have: {', '.join(our_models())}")
-        return codec.variant(name, _options(plain, settings))
+        find_codec(plain, device)
+        raise CodecError(f"{plain} has no options; only these models have: {', '.join(models)}")
     if name in CLASSICAL_CODECS:
         CLASSICAL_CODECS[name].require()
         return CLASSICAL_CODECS[name]
-    models = our_models()
-    if name in models:
-        return _zoo_codec(name, models[name], device)
     if name in PUBLISHED_MODELS:
         return published_codec(name, device)
     if name in plugin_names():
         return load_plugin(name)
+    if name in problems():
+        raise CodecError(problems()[name])
     available = available_codecs()
     close = difflib.get_close_matches(name.lower(), available, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     raise CodecError(f"unknown codec '{name}'.{hint} Available: {', '.join(available)}")
 
 
-def _options(name: str, settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the encoder's and the decoder's options of ``option=value,…``."""
-    from compressai_gen.models.base import DecoderOptions
-
-    of_decoder = [field.name for field in fields(DecoderOptions)]
-    encode, decode = {}, {}
-    try:
-        for setting in settings.split(","):
-            option, value = setting.split("=")
-            if option in _ENCODER_OPTIONS:
-                encode[option] = _ENCODER_OPTIONS[option](value)
-            else:
-                decode[option] = ast.literal_eval(value)
-        DecoderOptions(**decode)
-    except (SyntaxError, TypeError, ValueError) as error:
-        known = ", ".join([*_ENCODER_OPTIONS, *of_decoder])
-        raise CodecError(f"'{name}:{settings}' has no such options: {name}:option=value,… takes {known}") from error
-    return encode, decode
-
-
-def _zoo_codec(name: str, qualities: tuple[int, ...], device: str | torch.device) -> LearnedCodec:
+def _zoo_codec(spec: CodecSpec, name: str, device: str | torch.device) -> LearnedCodec:
+    # Imported here, because only these names need the models.
     from compressai_gen import zoo
-    from compressai_gen.zoo.manifest import output_version
+    from compressai_gen.zoo.manifest import entry_of, output_version
 
-    load = zoo.MODELS[name]
-    return LearnedCodec(name, qualities, lambda q: load(q, pretrained=True), device, output_version(name))
+    weights = name if "." in name else None
+    entry = entry_of(spec.name, weights)
+
+    def load(quality: int) -> nn.Module:
+        return zoo.load(spec.name, quality, weights=weights)
+
+    codec = LearnedCodec(name, spec.qualities, load, device, output_version(spec.name, weights))
+    codec.coding = entry["fingerprint"]
+    codec.trained_metrics = tuple(entry["trained_on"])
+    return codec
+
+
+def find_decoder(reference: Mapping[str, str], device: str | torch.device = "cpu") -> Codec:
+    """Return the codec that decodes what another with this :func:`decoder_reference` encoded.
+
+    Of a model, any weights with the same coding part do: the newest that this version has are taken, and the newest of
+    all where it has none.
+
+    Raises:
+        CodecError, ZooError: as :func:`find_codec`.
+    """
+    codec = find_codec(reference["name"], device)
+    coding = getattr(codec, "coding", None)
+    if coding is None or "weights" not in reference or reference["weights"] == coding:
+        return codec
+    from compressai_gen.zoo.manifest import find_fingerprint
+
+    plain, colon, settings = reference["name"].partition(":")
+    try:
+        weights = find_fingerprint(plain.partition(".")[0], reference["weights"])
+    except ZooError:
+        return codec
+    codec = find_codec(weights + colon + settings, device)
+    codec.name = reference["name"]
+    return codec
 
 
 def decoder_reference(codec: Codec) -> dict[str, str]:
@@ -103,10 +115,8 @@ def decoder_reference(codec: Codec) -> dict[str, str]:
     reference = {"name": codec.name}
     if isinstance(codec, PluginCodec):
         reference["package"] = codec.package
-    elif (model := codec.name.partition(":")[0]) in our_models():
-        from compressai_gen.zoo.manifest import entry_of
-
-        reference["weights"] = entry_of(model)["fingerprint"]
+    elif coding := getattr(codec, "coding", None):
+        reference["weights"] = coding
     return reference
 
 

@@ -11,10 +11,7 @@ from torch import Tensor
 
 from compressai_gen.configuration import register_part
 
-__all__ = ["DDIM", "STEPS", "Denoise", "sample", "timesteps"]
-
-STEPS = (1, 2, 4, 8)
-"""Numbers of sampling steps to choose from at decode time."""
+__all__ = ["DDIM", "Denoise", "sample", "timesteps"]
 
 C = TypeVar("C")
 Denoise = Callable[[Tensor, Tensor, C], Tensor]

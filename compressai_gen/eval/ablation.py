@@ -9,10 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
 
 from compressai_gen.codecs import check_qualities, find_codec
 from compressai_gen.data import load_dataset
@@ -22,54 +18,12 @@ from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
 from compressai_gen.files import write_table
 from compressai_gen.metrics import DEFAULT_METRICS, ReferenceMetrics
-from compressai_gen.metrics.full_reference import central_quarter
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.evaluation import ablation as arguments
 from compressai_gen.programs import exit_status, prepare_torch
+from compressai_gen.specs import specs
 
-__all__ = ["VARIANTS", "ablate", "main"]
-
-
-class Variant(NamedTuple):
-    """Options of the encoder and of the decoder that leave some parts of a codec at work."""
-
-    encode: dict[str, Any]
-    decode: dict[str, Any]
-
-
-class CentralRegion(NamedTuple):
-    """A region of interest for any picture: its central quarter, so many times as important as the rest."""
-
-    weight: float
-
-    def __call__(self, height: int, width: int) -> Tensor:
-        """Returns the importance (H, W)."""
-        importance = torch.ones(height, width)
-        importance[central_quarter(height, width)] = self.weight
-        return importance
-
-
-VARIANTS: dict[str, dict[str, Variant]] = {
-    "cgdm": {
-        "base": Variant({}, {"steps": 0}),
-        "+ diffusion": Variant({}, {"consistency": False, "syntax": False}),
-        "+ consistency branch": Variant({}, {"syntax": False}),
-        "+ SFF": Variant({}, {}),
-        "+ online optimization": Variant({"online_steps": 50}, {}),
-    },
-    "mridc": {
-        "tokens, plain decoder": Variant({}, {"steps": 0, "prediction": False}),
-        "+ prediction of unsent tokens": Variant({}, {"steps": 0}),
-        "+ diffusion": Variant({}, {}),
-        "region of interest": Variant({"importance": CentralRegion(20.0)}, {}),
-        "random mask": Variant({"masking": "random"}, {}),
-        "grid mask": Variant({"masking": "grid"}, {}),
-    },
-}
-METRICS = {
-    "cgdm": DEFAULT_METRICS,
-    "mridc": (*DEFAULT_METRICS, "lpips_complex", "psnr_central", "lpips_central"),
-}
+__all__ = ["ablate", "main"]
 
 
 def ablate(model: str, qualities: Sequence[int], dataset: str, data_root: str | None, output: Path, limit: int | None):
@@ -78,15 +32,17 @@ def ablate(model: str, qualities: Sequence[int], dataset: str, data_root: str | 
     Raises:
         CodecError: the model has no variants or not these qualities.
     """
-    if model not in VARIANTS:
-        raise CodecError(f"{model!r} has no parts to switch off; known: {', '.join(VARIANTS)}")
-    codec = find_codec(model)
+    spec = specs().get(model)
+    if spec is None or not spec.variants:
+        known = [name for name, other in specs().items() if other.variants]
+        raise CodecError(f"{model!r} has no parts to switch off; known: {', '.join(known)}")
+    codec, metrics = find_codec(model), (*DEFAULT_METRICS, *spec.ablation_metrics)
     jobs = []
-    for name, variant in VARIANTS[model].items():
+    for name, variant in spec.variants.items():
         jobs.append(Job(codec.variant(name, variant), check_qualities(codec, qualities)))
-    store = RowStore(output / f".{model}.rows.jsonl", list(METRICS[model]), "cpu")
+    store = RowStore(output / f".{model}.rows.jsonl", list(metrics), "cpu")
     images = load_dataset(dataset, data_root, limit)
-    rows = measure(jobs, images, ReferenceMetrics(METRICS[model]), store=store)
+    rows = measure(jobs, images, ReferenceMetrics(metrics), store=store)
     table = tables.summarize(tables.per_image(rows)).drop(columns="source").rename(columns={"codec": "variant"})
     write_table(table, output / f"{model}.csv")
     return table

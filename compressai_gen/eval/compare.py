@@ -25,9 +25,8 @@ from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, CompressaiGenError, DatasetError, ImageError
 from compressai_gen.eval.plots import house_style
 from compressai_gen.files import replacing
-from compressai_gen.layers.transforms import BLOCK
 from compressai_gen.metrics import METRICS, ReferenceMetrics
-from compressai_gen.models import MRIDC
+from compressai_gen.models.capabilities import DrawsMask
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.evaluation import compare as arguments
 from compressai_gen.programs import exit_status, prepare_torch
@@ -118,12 +117,9 @@ def nearest_quality(
     rate = 8 * encoded.n_bytes / pixels
     label = "\n".join([f"{codec.name}, quality {quality}", f"{rate:.4f} bpp", "  ".join(figures)])
     model = codec.model(quality) if isinstance(codec, LearnedCodec) else None
-    if not isinstance(model, MRIDC):
+    if not isinstance(model, DrawsMask):
         return decoded, label, None
-    levels = model.sent_levels(encoded.strings[0], image.shape[1:]).cpu()
-    grey = (levels * 255 // model.quantizer.levels).to(torch.uint8)
-    mask = grey.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[: image.shape[1], : image.shape[2]]
-    return decoded, label, mask.expand_as(image)
+    return decoded, label, model.draw_mask(encoded.strings[0], image.shape[1:]).cpu().expand_as(image)
 
 
 def detailed_crop(image: Tensor, size: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from compressai_gen.codecs import Codec, Encoded, decoder_reference, find_codec
+from compressai_gen.codecs import Codec, Encoded, decoder_reference, find_decoder
 from compressai_gen.data import ImageDataset, known_datasets, load_dataset, pixel_hash
 from compressai_gen.errors import CodecError, DatasetError, SubmissionError, ZooError
 from compressai_gen.eval import tables
@@ -70,7 +70,7 @@ def verify(
         CompressaiGenError: it cannot be verified here, because codec, dataset or metric is missing.
     """
     submission = read_submission(path)
-    codec = find_codec(submission.model["name"], device)
+    codec = find_decoder(submission.model, device)
     dataset = _dataset(submission, folder, data_root)
     kept = cache_dir() / "verify" / f"{submission.sha256}.jsonl"
     try:

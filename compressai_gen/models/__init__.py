@@ -1,11 +1,31 @@
-"""The codecs, one paper a file, and the baseline HiFiC; importing this package registers them with CompressAI."""
+"""The codecs, one paper a file and its specification beside it; a class is imported when it is first used.
 
-import compressai_gen.diffusion.pretrained  # noqa: F401  (parts that configurations may name)
-from compressai_gen._compressai import register_with_compressai
-from compressai_gen.models.cgdm import CGDM
-from compressai_gen.models.hific import HiFiC
-from compressai_gen.models.mridc import MRIDC
+Its import registers it with CompressAI.
+"""
 
-__all__ = ["CGDM", "MRIDC", "HiFiC"]
+from __future__ import annotations
 
-register_with_compressai()
+from typing import TYPE_CHECKING, Any
+
+from compressai_gen.specs import own_specs
+
+if TYPE_CHECKING:
+    from compressai_gen.models.cgdm import CGDM
+    from compressai_gen.models.mridc import MRIDC
+
+__all__ = ["CGDM", "MRIDC"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from compressai_gen._compressai import register_with_compressai
+
+    (spec,) = [spec for spec in own_specs().values() if spec.model.endswith(f":{name}")]
+    cls = spec.load()
+    register_with_compressai()
+    return cls
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

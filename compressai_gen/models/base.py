@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -14,53 +12,18 @@ import torch.nn.functional as F
 from compressai.models import CompressionModel
 from torch import Tensor
 
+import compressai_gen.diffusion.pretrained  # noqa: F401  (parts that configurations may name)
 from compressai_gen.configuration import resolve
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer
-from compressai_gen.diffusion.sampler import STEPS
-from compressai_gen.diffusion.tiling import ALIGN, OVERLAP
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
 from compressai_gen.entropy.exact import Snap, encode_at_safe_phase
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 from compressai_gen.layers.precision import bfloat16_autocast
+from compressai_gen.options import DecoderOptions, check_whole, choose
 from compressai_gen.roles import fingerprint, split
+from compressai_gen.specs import CodecSpec
 
-__all__ = ["DecoderOptions", "GenerativeCodec"]
-
-
-@dataclass(frozen=True)
-class DecoderOptions:
-    """How a stream is turned into a picture; no option changes what the stream holds.
-
-    Attributes:
-        steps: of the sampler: 0 for the base decoder's picture, or one of 1, 2, 4, 8; None: the model's default.
-        seed: of the noise; None: the stream's own, so that the same bytes always give the same picture.
-        consistency: whether the consistency branch guides the denoiser.
-        syntax: whether the syntax in the stream is used.
-        prediction: whether unsent tokens are predicted, or else filled from their neighbours.
-        tile: largest side in pixels of the tiles that large images are decoded in, a multiple of 64 from 256 up.
-    """
-
-    steps: int | None = None
-    seed: int | None = None
-    consistency: bool = True
-    syntax: bool = True
-    prediction: bool = True
-    tile: int = 1024
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "seed", "tile"):
-            value = getattr(self, name)
-            if value is not None or name == "tile":
-                _check_whole(name, value)
-        for name in ("consistency", "syntax", "prediction"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise CodecError(f"{name} is True or False, not {value!r}")
-        if self.steps is not None and self.steps not in (0, *STEPS):
-            raise CodecError(f"steps is 0 (the base picture) or one of {STEPS}, not {self.steps!r}")
-        if self.seed is not None and not 0 <= self.seed < 2**32:
-            raise CodecError(f"seed is a number from 0 to 2^32 - 1, not {self.seed!r}")
-        if self.tile % ALIGN or self.tile < 2 * OVERLAP:
-            raise CodecError(f"tile is a multiple of {ALIGN} and at least {2 * OVERLAP}, not {self.tile!r}")
+__all__ = ["GenerativeCodec"]
 
 
 class GenerativeCodec(CompressionModel):
@@ -69,6 +32,7 @@ class GenerativeCodec(CompressionModel):
     A subclass gives ``name``, ``n_qualities``, ``multiple`` and the methods that are abstract here.
     """
 
+    spec: ClassVar[CodecSpec]
     name: str
     defaults: ClassVar[Mapping[str, Any]]
     """Configuration of the parts; see :func:`compressai_gen.configuration.resolve`."""
@@ -196,7 +160,7 @@ class GenerativeCodec(CompressionModel):
             ``strings``: a list of one list with the bytes of each image; ``shape``: (H, W).
         """
         self._check_updated()
-        _check_whole("online_steps", online_steps)
+        check_whole("online_steps", online_steps)
         if online_steps < 0:
             raise CodecError(f"online_steps is a number from 0 up, not {online_steps!r}")
         q = self._quality_index(quality, x.shape[0])
@@ -240,7 +204,7 @@ class GenerativeCodec(CompressionModel):
 
         Args:
             strings, shape: as :meth:`compress` returned them.
-            **options: of :class:`DecoderOptions`.
+            **options: of the codec's own decoder; see its specification.
 
         Returns:
             ``x_hat``: (N, 3, H, W) in [0, 1].
@@ -250,7 +214,7 @@ class GenerativeCodec(CompressionModel):
             CodecError: an option has an impossible value.
         """
         self._check_updated()
-        chosen = DecoderOptions(**options)
+        chosen = choose(self.spec.decoder_options, self.name, options)
         if len(strings) != 1 or not strings[0]:
             raise BitstreamError(f"{self.name} has one list of strings, with a string per image, not {len(strings)}")
         streams = [self._unpack(data, shape) for data in strings[0]]
@@ -295,11 +259,6 @@ class GenerativeCodec(CompressionModel):
     def _check_updated(self) -> None:
         if any(m.numel() == 0 for n, m in self.named_buffers() if n.endswith("_quantized_cdf")):
             raise CodecError(f"the probability tables of this {self.name} are not built yet: call its update() once")
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise CodecError(f"{name} is a whole number, not {value!r}")
 
 
 def _missing(size: int, multiple: int) -> int:

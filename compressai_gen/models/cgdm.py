@@ -25,7 +25,8 @@ from compressai_gen.entropy.syntax import SyntaxCodec
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
 from compressai_gen.metrics import METRICS
-from compressai_gen.models.base import DecoderOptions, GenerativeCodec
+from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.models.cgdm_spec import SPEC, CGDMDecoderOptions
 from compressai_gen.models.online import OnlineSearch, RateDistortion
 
 __all__ = ["CGDM"]
@@ -54,7 +55,7 @@ class _Decoded(NamedTuple):
     syntax: Tensor | None
 
 
-@register_model("cgdm")
+@register_model(SPEC.name)
 class CGDM(GenerativeCodec):
     r"""Consistency guided diffusion codec.
 
@@ -76,7 +77,8 @@ class CGDM(GenerativeCodec):
             a ``restorer``, which may be None, the model is the end-to-end codec alone.
     """
 
-    name = "cgdm"
+    spec = SPEC
+    name = SPEC.name
     multiple = REGION
     defaults: ClassVar[dict[str, Any]] = {
         "g_a": {"class": AnalysisTransform.__name__},
@@ -133,7 +135,7 @@ class CGDM(GenerativeCodec):
                 syntax, likelihoods["syntax"] = self.syntax(self._analyze_syntax(padded, y_hat, q))
             decoded = [_Decoded(y_hat[i : i + 1], None if syntax is None else syntax[i : i + 1]) for i in range(len(x))]
             with self.picture_precision():
-                x_hat = self.synthesize(decoded, q, [0] * len(x), DecoderOptions())
+                x_hat = self.synthesize(decoded, q, [0] * len(x), CGDMDecoderOptions())
         return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": likelihoods} | out
 
     def conditions(self, x: Tensor, quality: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
@@ -192,7 +194,7 @@ class CGDM(GenerativeCodec):
 
         def decode(y_hat: Tensor) -> Tensor:
             with self.picture_precision():
-                x_hat = self.synthesize([_Decoded(y_hat, syntax)], quality, [_SEARCH_SEED], DecoderOptions())
+                x_hat = self.synthesize([_Decoded(y_hat, syntax)], quality, [_SEARCH_SEED], CGDMDecoderOptions())
             return x_hat[..., :height, :width]
 
         return search(y, quality, decode, self._rate_distortion(x[..., :height, :width], quality))
@@ -236,7 +238,7 @@ class CGDM(GenerativeCodec):
         return _Decoded(y_hat, None if self.syntax is None else self.syntax.decompress(regions, decoder))
 
     def synthesize(
-        self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
+        self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: CGDMDecoderOptions
     ) -> Tensor:
         """See :class:`GenerativeCodec`."""
         y_hat = torch.cat([d.y_hat for d in decoded])

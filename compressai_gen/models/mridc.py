@@ -42,7 +42,8 @@ from compressai_gen.layers.prediction import MaskPredictor, TokenPredictor
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
-from compressai_gen.models.base import DecoderOptions, GenerativeCodec
+from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.models.mridc_spec import MASKINGS, SPEC, MRIDCDecoderOptions
 
 __all__ = ["MRIDC"]
 
@@ -73,7 +74,7 @@ class _Decoded(NamedTuple):
     densities: Tensor
 
 
-@register_model("mridc")
+@register_model(SPEC.name)
 class MRIDC(GenerativeCodec):
     r"""Masked vector-quantized codec.
 
@@ -93,9 +94,9 @@ class MRIDC(GenerativeCodec):
             a ``restorer``, which may be None, the model has the base decoder alone.
     """
 
-    name = "mridc"
+    spec = SPEC
+    name = SPEC.name
     multiple = REGION
-    knows_regions = True
     defaults: ClassVar[dict[str, Any]] = {
         "g_a": {"class": AnalysisTransform.__name__, "widths": [96, 160, 256], "blocks": [1, 2, 2]},
         "g_s": {"class": SynthesisTransform.__name__, "widths": [96, 160, 256], "blocks": [3, 3, 4]},
@@ -161,7 +162,7 @@ class MRIDC(GenerativeCodec):
             likelihoods["mask"].append(torch.cat(mask_cost.likelihoods))
             likelihoods["tokens"].append(torch.cat(cost.likelihoods) if cost.likelihoods else torch.ones(0))
         with self.picture_precision():
-            x_hat = self.synthesize(decoded, q, [0] * len(x), DecoderOptions())
+            x_hat = self.synthesize(decoded, q, [0] * len(x), MRIDCDecoderOptions())
         # Images of a batch may be of different qualities; a likelihood of one costs nothing.
         padded_rows = {
             k: nn.utils.rnn.pad_sequence(v, batch_first=True, padding_value=1.0).to(x.device)
@@ -217,8 +218,8 @@ class MRIDC(GenerativeCodec):
             CodecError: another option.
         """
         super().encoder_options(x, **unknown)
-        if masking not in ("map", *_MASKINGS):
-            raise CodecError(f"masking is one of {', '.join(('map', *_MASKINGS))}, not {masking!r}")
+        if masking not in MASKINGS:
+            raise CodecError(f"masking is one of {', '.join(MASKINGS)}, not {masking!r}")
         if importance is None:
             return {"masking": masking}
         values = torch.as_tensor(importance, dtype=torch.float32, device=x.device)
@@ -268,12 +269,21 @@ class MRIDC(GenerativeCodec):
         decoder = TokenDecoder(self._open(stream.payload, padded))
         return levels_of(self._walk_mask(_cells(padded), quality, Snap(stream.phase), decoder, None))
 
+    def draw_mask(self, string: bytes, shape: Sequence[int]) -> Tensor:
+        """See :class:`compressai_gen.models.capabilities.DrawsMask`."""
+        grey = (self.sent_levels(string, shape) * 255 // self.quantizer.levels).to(torch.uint8)
+        return grey.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[: shape[0], : shape[1]]
+
+    def region_options(self, importance: Tensor) -> dict[str, Any]:
+        """See :class:`compressai_gen.models.capabilities.TakesRegions`."""
+        return {"importance": importance}
+
     def _open(self, payload: bytes, shape: tuple[int, int]) -> RansDecoder:
         n_positions = (shape[0] // BLOCK) * (shape[1] // BLOCK)
         return open_stream(payload, (self.quantizer.levels + 1) * n_positions)
 
     def synthesize(
-        self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
+        self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: MRIDCDecoderOptions
     ) -> Tensor:
         """See :class:`GenerativeCodec`."""
         tokens = torch.stack([d.tokens for d in decoded])

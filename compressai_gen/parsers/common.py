@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TextIO
 
+from compressai_gen.specs import own_specs, specs
 from compressai_gen.streams import discard_output, secure_streams, tell
 
-__all__ = ["Add", "Fill", "Parser", "add_data", "add_machine", "describe", "make"]
+__all__ = ["Add", "Fill", "Parser", "add_data", "add_machine", "add_options", "describe", "make", "takers"]
 
 Add = Callable[..., argparse.Action]
 """``parser.add_argument``."""
@@ -48,11 +50,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def describe(parser: argparse.ArgumentParser, description: str, examples: str = "") -> Add:
-    """Set the text above the options and the examples below them; returns ``parser.add_argument``."""
+    """Set the text above the options and the examples below them; returns ``parser.add_argument``.
+
+    In examples, ``{codec}`` and ``{other}`` stand for codecs of this package.
+    """
     parser.description = description
     if examples:
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+        codec, other, *_ = own_specs()
+        filled = examples.replace("{codec}", codec).replace("{other}", other)
+        lines = "\n".join(f"  {line.strip()}" for line in filled.strip().splitlines())
         parser.epilog = f"examples:\n{lines}"
     return parser.add_argument
 
@@ -60,6 +67,33 @@ def describe(parser: argparse.ArgumentParser, description: str, examples: str = 
 def add_data(add: Add) -> None:
     """Add where datasets lie."""
     add("--data-root", metavar="FOLDER", help="folder of datasets (default: $COMPRESSAI_GEN_DATA)")
+
+
+def takers(option: str) -> str:
+    """Return the names of the codecs whose encoder has an option."""
+    return ", ".join(name for name, spec in specs().items() if option in spec.encoder_options.__dataclass_fields__)
+
+
+def add_options(add: Add, kind: str) -> None:
+    """Add the codecs' own options.
+
+    Args:
+        add: ``parser.add_argument``.
+        kind: ``encoder_options`` or ``decoder_options`` of their specifications.
+    """
+    known: dict[str, list[str]] = {}
+    for name, spec in specs().items():
+        for option in fields(getattr(spec, kind)):
+            if option.metadata["word"]:
+                known.setdefault(f"{option.name}: {option.metadata['help']}", []).append(name)
+    listed = "; ".join(f"{text} ({', '.join(names)})" for text, names in known.items())
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"of the codec; may be repeated. {listed}".replace("%", "%%"),
+    )
 
 
 def add_machine(add: Add, threads: bool = True) -> None:

@@ -16,9 +16,9 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
         parser,
         "Measure codecs on a dataset, by real bytes, and write tables and plots.",
         """
-        compressai-gen eval --models cgdm mridc --dataset samples
-        compressai-gen eval --models cgdm cgdm:steps=0 --baselines jpeg webp avif --dataset kodak --report
-        compressai-gen eval --models mridc --qualities 1 2 --dataset path/to/pictures --metrics psnr lpips
+        compressai-gen eval --models {codec} {other} --dataset samples
+        compressai-gen eval --models {codec} {codec}:steps=0 --baselines jpeg webp avif --dataset kodak --report
+        compressai-gen eval --models {other} --qualities 1 2 --dataset path/to/pictures --metrics psnr lpips
         """,
     )
     add("--models", nargs="*", metavar="NAME", help="codecs under test (default: all models of this package)")
@@ -68,15 +68,15 @@ def compare(parser: argparse.ArgumentParser) -> None:
         parser,
         "Write a figure of crops at matched bytes: a row per image, the original and then each codec.",
         """
-        compressai-gen compare cgdm avif --dataset kodak --images kodim05 kodim23 --bpp 0.1
-        compressai-gen compare mridc@1 mridc@3 --masks
+        compressai-gen compare {codec} avif --dataset kodak --images kodim05 kodim23 --bpp 0.1
+        compressai-gen compare {other}@1 {other}@3 --masks
         """,
     )
     add(
         "codecs",
         nargs="+",
         metavar="CODEC",
-        help="name, name@quality, or either with :option=value,… of one of our models, as cgdm:steps=0",
+        help="name, name@quality, or either with :option=value,… of one of our models, as NAME:steps=0",
     )
     add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
     add_data(add)
@@ -99,7 +99,7 @@ def ablation(parser: argparse.ArgumentParser) -> None:
     add = describe(
         parser,
         "Measure what each part of a codec is worth, by switching parts off with the same weights.",
-        "compressai-gen ablation cgdm --dataset kodak --qualities 2",
+        "compressai-gen ablation {codec} --dataset kodak --qualities 2",
     )
     add("model", help="one of our models; an unknown name lists them")
     add("--qualities", nargs="+", type=int, default=[2], metavar="Q", help="default: 2")
@@ -116,7 +116,7 @@ def bench(parser: argparse.ArgumentParser) -> None:
         "Compare speed and memory of codecs, from 256x256 to 3840x2160 pixels.",
         """
         compressai-gen bench
-        compressai-gen bench --codecs cgdm 'avif speed=6' --sizes 768x512 --repeat 5
+        compressai-gen bench --codecs {codec} 'avif speed=6' --sizes 768x512 --repeat 5
         """,
     )
     add("--codecs", nargs="+", metavar="NAME", help="default: all that it knows; an unknown name lists them")

@@ -17,8 +17,8 @@ def leaderboard(parser: argparse.ArgumentParser) -> None:
         "Submit the streams of a codec, accept what reproduces, and rank what is accepted.\n\n"
         "Exit status: 0, 2 on a user's error, 3 when a submission is refused, 130 when interrupted.",
         """
-        compressai-gen leaderboard pack cgdm --dataset kodak --card card.toml
-        compressai-gen leaderboard verify cgdm.cgensub
+        compressai-gen leaderboard pack {codec} --dataset kodak --card card.toml
+        compressai-gen leaderboard verify {codec}.cgensub
         compressai-gen leaderboard rank results/leaderboard --anchor VTM
         """,
     )

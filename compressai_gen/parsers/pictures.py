@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from compressai_gen.parsers.common import add_machine, describe
+from compressai_gen.parsers.common import add_machine, add_options, describe, takers
+from compressai_gen.specs import own_specs
 
 __all__ = ["PICTURE_SUFFIXES", "decode", "encode", "info", "models"]
 
@@ -24,19 +25,22 @@ def encode(parser: argparse.ArgumentParser) -> None:
         f"Compress pictures.\n{_PATHS}",
         """
         compressai-gen encode photo.jpg photo.cgen
-        compressai-gen encode photo.jpg photo.cgen --model mridc --quality 2
+        compressai-gen encode photo.jpg photo.cgen --model {other} --quality 2
         compressai-gen encode photo.jpg photo.cgen --target-bytes 4096
         compressai-gen encode photos/ compressed/
         """,
     )
     add("paths", nargs="+", metavar="INPUT… OUTPUT", help="picture files or folders, then where to write")
-    add("--model", default="cgdm", help="codec, see compressai-gen models (default: %(default)s)")
+    add("--model", default=next(iter(own_specs())), help="codec, or codec.tag, of compressai-gen models (%(default)s)")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--quality", type=int, help="1 (fewest bits) to 5 (default: 3)")
     rate.add_argument("--target-bpp", type=float, metavar="BPP", help="highest quality within so many bits per pixel")
     rate.add_argument("--target-bytes", type=int, metavar="N", help="highest quality within a file of so many bytes")
-    add("--online-steps", type=int, default=0, metavar="N", help="search for better bits, seconds a step (cgdm)")
-    add("--roi", metavar="MASK", help="picture of the same size, bright where bits matter most (mridc)")
+    able = takers("online_steps")
+    add("--online-steps", type=int, default=0, metavar="N", help=f"search for better bits, seconds a step ({able})")
+    able = takers("importance")
+    add("--roi", metavar="MASK", help=f"picture of the same size, bright where bits matter most ({able})")
+    add_options(add, "encoder_options")
     add("--seed", type=int, help="of the decoder's noise (default: follows from the stream)")
     add_machine(add)
 
@@ -59,6 +63,7 @@ def decode(parser: argparse.ArgumentParser) -> None:
         help="of the diffusion sampler: 1, 2, 4 or 8; 0: without (default: the model's)",
     )
     add("--seed", type=int, help="of the noise (default: the file's)")
+    add_options(add, "decoder_options")
     add(
         "--max-pixels",
         type=int,

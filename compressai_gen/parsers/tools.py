@@ -15,8 +15,8 @@ def tools(parser: argparse.ArgumentParser) -> None:
         parser,
         "Run a command-line tool of CompressAI with our models loaded.",
         """
-        compressai-gen tools eval_model pretrained path/to/images -a cgdm -q 1,3,5
-        compressai-gen tools plot -f results/kodak/cgdm.json -m psnr -o psnr.png
+        compressai-gen tools eval_model pretrained path/to/images -a {codec} -q 1,3,5
+        compressai-gen tools plot -f results/kodak/{codec}.json -m psnr -o psnr.png
         """,
     )
     add("tool", help="its name below compressai.utils; an unknown name lists all")

@@ -19,9 +19,9 @@ def train(parser: argparse.ArgumentParser) -> None:
         parser,
         "Train a codec from a recipe.",
         """
-        compressai-gen train cgdm-base --data-root path/to/photographs
-        compressai-gen train cgdm-base --data-root path/to/photographs --profile
-        compressai-gen train my-recipe.toml --init runs/cgdm-base
+        compressai-gen train {codec}-base --data-root path/to/photographs
+        compressai-gen train {codec}-base --data-root path/to/photographs --profile
+        compressai-gen train my-recipe.toml --init runs/{codec}-base
         """,
     )
     add("recipe", help="a recipe's name in zoo/recipes, or a TOML file")
@@ -63,7 +63,7 @@ def publish(parser: argparse.ArgumentParser) -> None:
         parser,
         "Put finished training runs into the zoo of a checkout, with their cards.",
         """
-        compressai-gen publish runs/cgdm-base
+        compressai-gen publish runs/{codec}-base
         compressai-gen publish --results results/kodak --readme README.md
         """,
     )

@@ -120,8 +120,9 @@ def export(model: nn.Module, recipe: Recipe, output: Path, validation: list[dict
 
 
 def _trained_on(recipe: Recipe, run: dict[str, Any]) -> list[str]:
-    """Metrics that any stage lowers, and those of the weights that it started from."""
-    known = run.get("init", {}).get("trained_on", [])
-    options = [recipe.objective.get("distortion", {}), *(stage.distortion for stage in recipe.stages)]
-    weighed = {name for option in options for name, weight in option.items() if weight}
-    return [metric for metric, names in _LOWERED.items() if metric in known or weighed.intersection(names)]
+    """Metrics that a recipe lowers in any stage, and those of the weights that it started from."""
+    before = run.get("init", {}).get("trained_on", [])
+    stated = recipe.objective | recipe.objective.get("distortion", {})
+    weighed = [stated, *(stage.distortion for stage in recipe.stages)]
+    lowered = {name for options in weighed for name, value in options.items() if value}
+    return [metric for metric, weights in _LOWERED.items() if metric in before or lowered.intersection(weights)]

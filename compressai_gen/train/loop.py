@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from compressai.registry import MODELS
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -19,10 +18,11 @@ from compressai_gen.errors import CodecError, RecipeError
 from compressai_gen.extras import extra
 from compressai_gen.layers.precision import has_fast_bfloat16
 from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.specs import load_object, specs
 from compressai_gen.train.checks import check_run, telling
 from compressai_gen.train.data import open_crops
 from compressai_gen.train.export import described_weights, export, load_weights
-from compressai_gen.train.objectives import OBJECTIVES, Objective
+from compressai_gen.train.objectives import Objective
 from compressai_gen.train.optimizers import make_optimizer
 from compressai_gen.train.recipe import Recipe, Stage
 from compressai_gen.train.stopwatch import Stopwatch
@@ -299,14 +299,13 @@ def _seed(*entropy: int) -> None:
 
 
 def _build(recipe: Recipe) -> tuple[GenerativeCodec, Objective]:
-    if recipe.model not in MODELS or recipe.task not in OBJECTIVES.get(recipe.model, {}):
-        known = ", ".join(f"{model}: {task}" for model, tasks in OBJECTIVES.items() for task in tasks)
+    spec = specs().get(recipe.model)
+    if spec is None or recipe.task not in spec.objectives:
+        known = ", ".join(f"{name}: {task}" for name, other in specs().items() for task in other.objectives)
         raise RecipeError(f"{recipe.name}: {recipe.model!r} has no task {recipe.task!r} to train; known: {known}")
     try:
-        model, objective = (
-            MODELS[recipe.model](**recipe.config),
-            OBJECTIVES[recipe.model][recipe.task](**recipe.objective),
-        )
+        model = spec.load()(**recipe.config)
+        objective = load_object(spec.objectives[recipe.task])(**recipe.objective)
         for stage in recipe.stages:  # an unknown option or missing network is told now, not after the stages before
             objective.distortion.configure(**stage.distortion)
     except (CodecError, TypeError) as error:

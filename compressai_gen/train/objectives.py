@@ -1,4 +1,4 @@
-"""What each codec is trained for: warm start and loss, one class a codec."""
+"""What codecs are trained for: warm start and loss, one class a task; specifications name them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
-from compressai_gen.diffusion.sampler import STEPS, timesteps
+from compressai_gen.diffusion.sampler import timesteps
 from compressai_gen.errors import RecipeError
 from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
 from compressai_gen.metrics.distortion import Distortion, psnr
-from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.options import STEPS
 from compressai_gen.train.data import Crops, sample_patches
 
 __all__ = [
-    "OBJECTIVES",
-    "CGDMObjective",
     "DenoisingStep",
     "DiffusionObjective",
-    "MRIDCObjective",
     "Objective",
+    "RateObjective",
+    "TokenObjective",
 ]
 
 OWN_ESTIMATE = 0.3
@@ -59,7 +58,7 @@ class Objective(nn.Module):
         return super().load_state_dict(self.distortion.state_dict(prefix="distortion.") | state_dict, strict, assign)
 
 
-class CGDMObjective(Objective):
+class RateObjective(Objective):
     """Rate plus distortion, with a Lagrangian weight per quality that is steered to that quality's target rate.
 
     The weight between rate and distortion decides more than the architecture in short runs, so it is not guessed: after
@@ -90,7 +89,7 @@ class CGDMObjective(Objective):
         self.register_buffer("log_bpp", self.target.clone())
 
     @torch.no_grad()
-    def warm_start(self, model: CGDM, data: Crops) -> None:
+    def warm_start(self, model: GenerativeCodec, data: Crops) -> None:
         """Starts the linear paths as a KLT of training patches and the prior from its statistics."""
         codec = model.latent_codec
         basis, mean, std = klt(sample_patches(data, BLOCK, 20000), sum(codec.groups))
@@ -122,7 +121,7 @@ class CGDMObjective(Objective):
         self.log_lambda.clamp_(math.log(0.05), math.log(50))
 
 
-class MRIDCObjective(Objective):
+class TokenObjective(Objective):
     """Distortion at fixed token budgets, commitment to the codes, and the predictors' cross-entropies.
 
     Args:
@@ -149,7 +148,7 @@ class MRIDCObjective(Objective):
         self.completion_weight = completion_weight
 
     @torch.no_grad()
-    def warm_start(self, model: MRIDC, data: Crops) -> None:
+    def warm_start(self, model: GenerativeCodec, data: Crops) -> None:
         """Starts the linear paths as a KLT of training patches and the codebooks by residual k-means on it."""
         quantizer = model.quantizer
         levels, entries, channels = quantizer.codebooks.shape
@@ -319,10 +318,3 @@ def _bits(likelihoods: dict[str, Tensor]) -> Tensor:
 def _mean_bits(likelihoods: Tensor) -> Tensor:
     """Mean bits of what was coded at all: a likelihood of one stands where nothing was."""
     return -likelihoods.clamp_min(1e-9).log2().sum() / (likelihoods < 1).sum().clamp_min(1)
-
-
-OBJECTIVES: dict[str, dict[str, type[Objective]]] = {
-    "cgdm": {"codec": CGDMObjective, "diffusion": DiffusionObjective},
-    "mridc": {"codec": MRIDCObjective, "diffusion": DiffusionObjective},
-}
-"""What each registered model can be trained for, by task."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from compressai.zoo import image_models
@@ -12,17 +14,17 @@ from compressai.zoo.image import model_architectures
 
 from compressai_gen.configuration import resolve
 from compressai_gen.errors import ZooError
-from compressai_gen.models import CGDM, MRIDC, HiFiC
 from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.specs import find_spec, own_specs, specs
 from compressai_gen.zoo.manifest import entry_of, find_weights, load_weights, tags
 
-__all__ = ["ARCHITECTURES", "MODELS", "QUALITIES", "cgdm", "mridc"]
+__all__ = ["ARCHITECTURES", "MODELS", "QUALITIES", "cgdm", "load", "mridc"]
 
-ARCHITECTURES: dict[str, type[GenerativeCodec]] = {cls.name: cls for cls in (CGDM, MRIDC)}
-"""Class of each model by name."""
+ARCHITECTURES: dict[str, type[GenerativeCodec]] = {name: spec.load() for name, spec in own_specs().items()}
+"""Class of each model of this package by name."""
 
-QUALITIES = {name: tuple(range(1, cls.n_qualities + 1)) for name, cls in ARCHITECTURES.items()}
-"""Qualities of each model, from the fewest bits up."""
+QUALITIES = {name: spec.qualities for name, spec in own_specs().items()}
+"""Qualities of each model of this package, from the fewest bits up."""
 
 
 def cgdm(
@@ -49,7 +51,7 @@ def cgdm(
             manifest says.
         CodecError: the configuration has something that the class has not.
     """
-    return _load("cgdm", quality, metric, pretrained, weights, kwargs)
+    return load("cgdm", quality, metric, pretrained, progress, weights, **kwargs)
 
 
 def mridc(
@@ -61,25 +63,25 @@ def mridc(
     **kwargs: Any,
 ) -> GenerativeCodec:
     """MRIDC, about 0.007 to 0.055 bpp on Kodak; see :class:`compressai_gen.models.MRIDC`, arguments as :func:`cgdm`."""
-    return _load("mridc", quality, metric, pretrained, weights, kwargs)
+    return load("mridc", quality, metric, pretrained, progress, weights, **kwargs)
 
 
-MODELS = {"cgdm": cgdm, "mridc": mridc}
-"""Zoo function of each model by name."""
-
-# CompressAI's tools find models in these two dictionaries; its registry knows them by @register_model.
-image_models.update(MODELS)
-model_architectures.update(ARCHITECTURES, hific=HiFiC)
-
-
-def _load(
-    name: str, quality: int, metric: str, pretrained: bool, weights: str | None, config: dict[str, Any]
+def load(
+    name: str,
+    quality: int,
+    metric: str = "mse",
+    pretrained: bool = True,
+    progress: bool = True,
+    weights: str | None = None,
+    **config: Any,
 ) -> GenerativeCodec:
-    if quality not in QUALITIES[name]:
-        raise ZooError(f"{name} has qualities {QUALITIES[name][0]} to {QUALITIES[name][-1]}, not {quality!r}")
+    """Any codec by its name, of this package or another's; arguments and errors otherwise as of :func:`cgdm`."""
+    spec = find_spec(name)
+    if quality not in spec.qualities:
+        raise ZooError(f"{name} has qualities {spec.qualities[0]} to {spec.qualities[-1]}, not {quality!r}")
     if metric != "mse":
         raise ZooError(f"{name} has one set of weights, under metric 'mse'; there is none for {metric!r}")
-    cls, stated = ARCHITECTURES[name], {}
+    cls, stated = spec.load(), {}
     if pretrained or weights is not None or tags(name):
         weights = find_weights(name, weights)
         stated = entry_of(name, weights)["config"]
@@ -91,3 +93,12 @@ def _load(
             raise ZooError(f"the weights {weights} do not fit the configuration {config}: {error}") from error
     model.quality.fill_(quality)
     return model.eval()
+
+
+MODELS: dict[str, Callable[..., GenerativeCodec]] = {"cgdm": cgdm, "mridc": mridc}
+"""Zoo function of each model by name; those of other packages' codecs follow."""
+MODELS |= {name: partial(load, name) for name in specs() if name not in MODELS}
+
+# CompressAI's tools find models in these two dictionaries; its registry knows them by @register_model.
+image_models.update(MODELS)
+model_architectures.update(ARCHITECTURES)

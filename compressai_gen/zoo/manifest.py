@@ -19,6 +19,7 @@ An entry without files is of weights that this version no longer has, so that th
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ from compressai_gen import resources
 from compressai_gen.errors import ZooError
 from compressai_gen.files import replacing
 from compressai_gen.roles import ROLES
+from compressai_gen.specs import OWN_PACKAGE, find_spec, specs
 
 __all__ = [
     "entry_of",
     "find_fingerprint",
     "find_weights",
+    "folder_of",
     "load_weights",
     "output_version",
     "read_manifest",
@@ -47,19 +50,32 @@ __all__ = [
 Entry = dict[str, Any]
 
 
+def folder_of(model: str) -> Path:
+    """Returns the folder of a codec's weights."""
+    spec = specs().get(model)
+    return resources.ZOO_DIR if spec is None or spec.zoo is None else Path(spec.zoo)
+
+
 def read_manifest() -> dict[str, Entry]:
-    """Returns the entries by ``name.tag``, the oldest first.
+    """Returns the entries of all codecs by ``name.tag``, the oldest of each codec first.
 
     Raises:
-        ZooError: the manifest is missing or not JSON.
+        ZooError: a manifest is missing or not JSON.
     """
-    path = resources.ZOO_DIR / "manifest.json"
+    entries = _read_json(resources.ZOO_DIR / "manifest.json", "zoo manifest")
+    for spec in specs().values():
+        if spec.zoo is not None and (path := Path(spec.zoo) / "manifest.json").exists():
+            entries |= {n: e for n, e in _read_json(path, "zoo manifest").items() if e["model"] == spec.name}
+    return entries
+
+
+def _read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ZooError(f"no zoo manifest at {path}: install compressai-gen again") from error
+        raise ZooError(f"no {what} at {path}: install compressai-gen again") from error
     except json.JSONDecodeError as error:
-        raise ZooError(f"the zoo manifest {path} is damaged ({error}): install compressai-gen again") from error
+        raise ZooError(f"the {what} {path} is damaged ({error}): install compressai-gen again") from error
 
 
 def tags(model: str) -> list[str]:
@@ -118,11 +134,8 @@ def read_record(name: str) -> dict[str, Any]:
     Raises:
         ZooError: the record is missing or not JSON.
     """
-    path = resources.ZOO_DIR / read_manifest()[name]["record"]
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ZooError(f"the record {path} cannot be read ({error}): install compressai-gen again") from error
+    entry = read_manifest()[name]
+    return _read_json(folder_of(entry["model"]) / entry["record"], "record")
 
 
 def output_version(model: str | None, weights: str | None = None) -> str:
@@ -130,8 +143,11 @@ def output_version(model: str | None, weights: str | None = None) -> str:
     source = resources.source_hash("diffusion", "entropy", "layers", "metrics", "models")
     if model is None or not tags(model):
         return source
-    entry = entry_of(model, weights)
-    return " ".join([*(entry[role]["sha256"] for role in ROLES), source])
+    entry, spec = entry_of(model, weights), find_spec(model)
+    parts = [*(entry[role]["sha256"] for role in ROLES), source]
+    if spec.package != OWN_PACKAGE:
+        parts.append(hashlib.sha256(Path(inspect.getfile(spec.load())).read_bytes()).hexdigest())
+    return " ".join(parts)
 
 
 def load_weights(name: str) -> dict[str, Tensor]:
@@ -143,12 +159,12 @@ def load_weights(name: str) -> dict[str, Tensor]:
     entry = read_manifest()[name]
     state: dict[str, Tensor] = {}
     for role in ROLES:
-        state |= _read(name, entry[role])
+        state |= _read(name, folder_of(entry["model"]), entry[role])
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
-def _read(name: str, part: Entry) -> dict[str, Tensor]:
-    path = _fetch(name, part)
+def _read(name: str, folder: Path, part: Entry) -> dict[str, Tensor]:
+    path = _fetch(name, folder, part)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -165,9 +181,9 @@ def _read(name: str, part: Entry) -> dict[str, Tensor]:
         raise ZooError(f"{path} is not a safetensors file: {error}") from error
 
 
-def _fetch(name: str, part: Entry) -> Path:
+def _fetch(name: str, folder: Path, part: Entry) -> Path:
     """Returns the path of a file of weights: in the package or, once it is downloaded, in the user's cache."""
-    path = resources.ZOO_DIR / part["file"]
+    path = folder / part["file"]
     if path.exists() or "url" not in part:
         return path
     path = resources.cache_dir() / "weights" / part["sha256"][:16] / part["file"]

@@ -23,18 +23,11 @@ from compressai_gen.metrics import MIN_OVERLAP
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.training import publish as arguments
 from compressai_gen.programs import exit_status
-from compressai_gen.resources import ZOO_DIR
 from compressai_gen.roles import ROLES
-from compressai_gen.zoo import ARCHITECTURES
-from compressai_gen.zoo.manifest import read_manifest, read_record
+from compressai_gen.specs import find_spec
+from compressai_gen.zoo.manifest import folder_of, read_manifest, read_record
 
 LICENSE = "BSD-3-Clause"
-
-_LIMITS = {
-    "cgdm": "A faint pattern of dots, repeated every two and four pixels, lies over smooth parts; the denoiser makes "
-    "that of the base picture stronger."
-}
-"""Of single models, beside those of all that every card states."""
 
 
 def publish(run: Path, tag: str) -> str:
@@ -59,13 +52,15 @@ def publish(run: Path, tag: str) -> str:
     name = f"{model}.{tag}"
     if not re.fullmatch(r"[\w-]+", tag):
         raise ZooError(f"a tag consists of letters, digits, - and _, not {tag!r}")
-    manifest = read_manifest() if (ZOO_DIR / "manifest.json").exists() else {}
+    folder = folder_of(model)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     old = manifest.get(name, {"fingerprint": record["fingerprint"], "version": __version__})
     if old["fingerprint"] != record["fingerprint"]:
         raise ZooError(f"{name} has another coding part, whose files would no longer decode: publish under a new tag")
     entry = {
         "model": model,
-        "class": ARCHITECTURES[model].__name__,
+        "class": find_spec(model).load().__name__,
         "fingerprint": record["fingerprint"],
         "trained_on": record["trained_on"],
         "version": old["version"],
@@ -78,9 +73,9 @@ def publish(run: Path, tag: str) -> str:
     for role, data in files.items():
         file = f"{name}.{role}.safetensors"
         entry[role] = {"file": file, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        _write(ZOO_DIR / file, data)
-    _write(ZOO_DIR / entry["record"], json.dumps(record, indent=1).encode() + b"\n")
-    _write(ZOO_DIR / "manifest.json", json.dumps(manifest | {name: entry}, indent=1).encode() + b"\n")
+        _write(folder / file, data)
+    _write(folder / entry["record"], json.dumps(record, indent=1).encode() + b"\n")
+    _write(path, json.dumps(manifest | {name: entry}, indent=1).encode() + b"\n")
     return name
 
 
@@ -88,7 +83,8 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
     """Returns the model card of a manifest entry in Markdown."""
     record, model = read_record(name), entry["model"]
     recipe, run = record["recipe"], record["run"]
-    what = ARCHITECTURES[model].__doc__.strip().splitlines()[0]
+    spec = find_spec(model)
+    what = spec.load().__doc__.strip().splitlines()[0]
     files = "\n".join(
         f"- {role}: `{entry[role]['file']}`, {entry[role]['bytes'] / 1e6:.1f} MB, SHA-256 `{entry[role]['sha256']}`"
         for role in ROLES
@@ -98,8 +94,8 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         f"{what} {record['parameters'] / 1e6:.1f} million parameters, float16 on disk.",
         f"{files}\n- fingerprint of the coding part, by which files name it: `{entry['fingerprint']}`\n"
         f"- trained to lower: rate, {', '.join(entry['trained_on'])}\n- licence of the weights: {entry['license']}\n"
-        f'- load: `compressai_gen.zoo.{model}(quality=3, weights="{name}")`, qualities 1 to '
-        f"{ARCHITECTURES[model].n_qualities}",
+        f'- load: `compressai_gen.zoo.load("{model}", quality=3, weights="{name}")`, qualities '
+        f"{spec.qualities[0]} to {spec.qualities[-1]}",
         "## Training",
         *[_history(recipe_name, stage) for recipe_name, stage in _stages(record)],
         f"Seed {recipe['seed']}; torch {record['software']['torch']}. Data: {run['images']} photographs "
@@ -134,7 +130,7 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         "## Limits",
         "Trained on few photographs for a short time on a CPU: text, faces and fine regular texture suffer first. At "
         "its lowest qualities the decoder invents texture; do not use decoded pictures as evidence.",
-        *([_LIMITS[model]] if model in _LIMITS else []),
+        *([spec.limits] if spec.limits else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -204,7 +200,8 @@ def _run(args: argparse.Namespace) -> None:
         update_readme(args.readme, args.results)
     manifest = read_manifest()
     for name in published or [name for name, entry in manifest.items() if ROLES[0] in entry]:
-        _write(ZOO_DIR / manifest[name]["card"], card(name, manifest[name], args.results).encode())
+        folder = folder_of(manifest[name]["model"])
+        _write(folder / manifest[name]["card"], card(name, manifest[name], args.results).encode())
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import torch
 from compressai.models import FactorizedPrior, MeanScaleHyperprior
 
 from compressai_gen.codecs import PUBLISHED_MODELS, Encoded, checkpoint_codec, find_codec
+from compressai_gen.codecs.hific import HiFiC
 from compressai_gen.data import load_dataset, write_image
 from compressai_gen.errors import BitstreamError, CodecError
 from compressai_gen.eval import cli
-from compressai_gen.models import HiFiC
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from compressai_gen.codecs import (
     find_codec,
     registry,
 )
-from compressai_gen.errors import BitstreamError, CodecError
+from compressai_gen.errors import BitstreamError, CodecError, CompressaiGenError
+from compressai_gen.specs import own_specs
 from compressai_gen.zoo import manifest
 
 PLUGIN = """
@@ -43,7 +45,7 @@ def broken():
 
 @pytest.fixture(autouse=True)
 def fake_zoo(monkeypatch):
-    models = {"cgdm": (1, 2, 3), "mridc": (1, 2)}
+    models = {name: replace(spec, qualities=(1, 2, 3)) for name, spec in own_specs().items()}
     monkeypatch.setattr(registry, "our_models", lambda: models)
 
 
@@ -107,18 +109,30 @@ def test_options_of_ours_reach_encoder_and_decoder(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cgdm:", r"'cgdm:' has no such options: cgdm:option=value,… takes online_steps, masking, steps, seed"),
-        ("cgdm:speed=3", "no such options"),
-        ("cgdm:steps", "no such options"),
-        ("cgdm:steps=many", "no such options"),
-        ("cgdm:online_steps=many", "no such options"),
+        ("cgdm:", "written option=value, not ''"),
+        (
+            "cgdm:speed=3",
+            r"'cgdm:speed=3': cgdm has no option 'speed'; it has online_steps, steps, seed, tile",
+        ),
+        ("cgdm:prediction=False", "cgdm has no option 'prediction'"),
+        ("cgdm:masking=grid", "cgdm has no option 'masking'"),
+        ("mridc:syntax=False", "mridc has no option 'syntax'"),
+        ("mridc:online_steps=3", "mridc has no option 'online_steps'; it has masking, steps"),
+        ("mridc:importance=3", "mridc has no option 'importance'"),
+        ("mridc:masking=even", "masking is one of map, random, grid, not 'even'"),
+        ("cgdm:steps", "written option=value, not 'steps'"),
+        ("cgdm:steps=many", "steps is a whole number, not 'many'"),
+        ("cgdm:online_steps=many", "online_steps is a whole number"),
+        ("cgdm:online_steps=-1", "online_steps is a number from 0 up"),
+        ("cgdm:syntax=off", "syntax is True or False, not 'off'"),
+        ("cgdm.v99", r"cgdm has no weights 'cgdm\.v99'"),
         ("cgdm:steps=3", "steps is 0"),
-        ("avif:steps=0", r"avif has no options; only the models of this package have: cgdm, mridc"),
+        ("avif:steps=0", r"avif has no options; only these models have: cgdm, mridc"),
         ("cdgm:steps=0", "Did you mean 'cgdm'"),
     ],
 )
 def test_wrong_options_are_told(name, message):
-    with pytest.raises(CodecError, match=message):
+    with pytest.raises(CompressaiGenError, match=message):
         find_codec(name)
 
 

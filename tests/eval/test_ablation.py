@@ -1,12 +1,15 @@
 """The ablation command: a row per variant, from the real codec."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from compressai_gen import zoo
 from compressai_gen.data import write_image
 from compressai_gen.eval import ablation
-from compressai_gen.eval.ablation import VARIANTS, Variant, main
+from compressai_gen.eval.ablation import main
+from compressai_gen.specs import Variant, own_specs
 
 
 @pytest.fixture
@@ -16,10 +19,15 @@ def folder(tmp_path, photograph):
     return tmp_path
 
 
+def _change(monkeypatch, name, variants, metrics):
+    monkeypatch.setattr(ablation, "DEFAULT_METRICS", ("psnr",))
+    spec = replace(own_specs()[name], variants=variants, ablation_metrics=metrics)
+    monkeypatch.setattr(ablation, "specs", lambda: {name: spec})
+
+
 def test_every_variant_gets_a_row_and_its_options(folder, monkeypatch):
-    monkeypatch.setitem(ablation.METRICS, "cgdm", ("psnr",))
     variants = {"base": Variant({}, {"steps": 0}), "worse": Variant({"quality": 1}, {})}
-    monkeypatch.setitem(VARIANTS, "cgdm", variants)
+    _change(monkeypatch, "cgdm", variants, ())
     argv = ["cgdm", "--qualities", "3", "--dataset", str(folder / "images"), "--output", str(folder / "out")]
     assert main(argv) == 0
     table = pd.read_csv(folder / "out" / "cgdm.csv").set_index("variant")
@@ -27,22 +35,21 @@ def test_every_variant_gets_a_row_and_its_options(folder, monkeypatch):
     assert table.loc["worse", "bpp"] < table.loc["base", "bpp"]
     assert table.loc["worse", "psnr"] < table.loc["base", "psnr"]
 
-    monkeypatch.setattr(zoo, "_load", None)  # a second run computes nothing again
+    monkeypatch.setattr(zoo, "load", None)  # a second run computes nothing again
     assert main(argv) == 0
 
 
 def test_region_of_interest_suits_every_picture(folder, monkeypatch):
     """Tokens go into the central quarter of whatever picture there is; a second run finds the first one's rows."""
-    monkeypatch.setitem(ablation.METRICS, "mridc", ("psnr", "psnr_central"))
-    chosen = {name: VARIANTS["mridc"][name] for name in ("+ diffusion", "region of interest")}
-    monkeypatch.setitem(VARIANTS, "mridc", chosen)
+    chosen = {name: own_specs()["mridc"].variants[name] for name in ("+ diffusion", "region of interest")}
+    _change(monkeypatch, "mridc", chosen, ("psnr_central",))
     images = folder / "images"
     argv = ["mridc", "--qualities", "3", "--dataset", str(images), "--output", str(folder / "out")]
     assert main(argv) == 0
     table = pd.read_csv(folder / "out" / "mridc.csv").set_index("variant")
     assert table.loc["region of interest", "psnr_central"] != table.loc["+ diffusion", "psnr_central"]
 
-    monkeypatch.setattr(zoo, "_load", None)
+    monkeypatch.setattr(zoo, "load", None)
     assert main(argv) == 0
 
 

@@ -140,7 +140,7 @@ def test_learned_model_without_baselines(pictures, monkeypatch):
             return {"x_hat": torch.full((1, 3, *shape), 0.5)}
 
     codec = LearnedCodec("grey", (1, 2), lambda quality: Model())
-    monkeypatch.setattr(cli, "our_models", lambda: {"grey": (1, 2)})
+    monkeypatch.setattr(cli, "our_models", lambda: {"grey": None})
     monkeypatch.setattr(cli, "find_codec", lambda name, device: codec)
     assert cli.main(["--dataset", str(pictures), "--metrics", "psnr", "--limit", "1", "--output", "here"]) == 0
     images = pd.read_csv("here/images.csv")

@@ -7,6 +7,7 @@ from compressai_gen.data import read_image, write_image
 from compressai_gen.errors import CodecError
 from compressai_gen.eval import compare
 from compressai_gen.metrics import ReferenceMetrics
+from compressai_gen.specs import own_specs
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_figure_of_a_decoder_variant(image, tmp_path, monkeypatch, capsys):
         def decompress(self, strings, shape, steps=1):
             return {"x_hat": torch.full((1, 3, *shape), float(steps))}
 
-    monkeypatch.setattr(registry, "our_models", lambda: {"toy": (1,)})
+    monkeypatch.setattr(registry, "our_models", lambda: {"toy": own_specs()["cgdm"]})
     monkeypatch.setattr(registry, "_zoo_codec", lambda *args: LearnedCodec("toy", (1,), lambda quality: Model()))
     monkeypatch.setattr(compare, "_METRICS", ("psnr",))
     (tmp_path / "set").mkdir()
@@ -73,7 +74,7 @@ def test_figure_of_a_decoder_variant(image, tmp_path, monkeypatch, capsys):
     assert pixels.getpixel((2 * column + 40, 40)) == 0
 
     for arguments, message in (
-        (["toy:stepz=0"], "no such options"),
+        (["toy:stepz=0"], "no option 'stepz'"),
         (["webp:steps=0"], "webp has no options"),
         (["webp", "--images", "b"], "has no image b"),
         (["webp", "--crops", "100,7"], "does not lie in a"),

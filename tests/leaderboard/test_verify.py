@@ -307,8 +307,8 @@ class Posterize:
 def test_a_codec_of_another_package_needs_that_version(run, refused, monkeypatch):
     def install(package):
         codec = PluginCodec("posterize", package, Posterize())
-        for module in (pack, verify):
-            monkeypatch.setattr(module, "find_codec", lambda name, device: codec)
+        monkeypatch.setattr(pack, "find_codec", lambda name, device: codec)
+        monkeypatch.setattr(verify, "find_decoder", lambda reference, device: codec)
 
     install("paintbox 1.2")
     assert run("pack", "posterize") == 0

@@ -13,6 +13,7 @@ from compressai_gen.data import write_image
 from compressai_gen.errors import RecipeError
 from compressai_gen.metrics.distortion import Distortion
 from compressai_gen.models import CGDM, MRIDC
+from compressai_gen.specs import load_object, own_specs
 from compressai_gen.train import loop
 from compressai_gen.train.__main__ import main
 from compressai_gen.train.export import half_precision_state
@@ -145,7 +146,7 @@ def test_training_stops_resumes_and_leaves_weights_that_code_an_image(recipe, da
     (output / "checkpoint").rename(output / "checkpoint.old")  # as a kill between two renames leaves it
 
     config = load_recipe(str(recipe))
-    objective = loop.OBJECTIVES[config.model][config.task]
+    objective = load_object(own_specs()[config.model].objectives[config.task])
     batches = []
     forward = objective.forward
 
@@ -197,7 +198,7 @@ def test_training_starts_from_given_weights(recipe, data_root, monkeypatch):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         raise _Killed
 
-    monkeypatch.setattr(loop.OBJECTIVES[config.model][config.task], "forward", stop)
+    monkeypatch.setattr(load_object(own_specs()[config.model].objectives[config.task]), "forward", stop)
     with pytest.raises(_Killed):
         loop.train(config, data_root, data_root / "out", init=weights)
     for key, value in half_precision_state(model).items():

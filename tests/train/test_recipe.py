@@ -6,8 +6,8 @@ from torch import nn
 from compressai_gen.errors import RecipeError
 from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.resources import ZOO_DIR
+from compressai_gen.specs import load_object, own_specs
 from compressai_gen.train.__main__ import main
-from compressai_gen.train.objectives import OBJECTIVES
 from compressai_gen.train.recipe import Stage, load_recipe
 
 RECIPES = sorted((ZOO_DIR / "recipes").glob("*.toml"))
@@ -21,7 +21,7 @@ def test_every_shipped_recipe_makes_a_model_and_an_objective(path, monkeypatch):
     recipe = load_recipe(path.stem)
     assert recipe == load_recipe(str(path))
     model = {"cgdm": CGDM, "mridc": MRIDC}[recipe.model](**recipe.config)
-    objective = OBJECTIVES[recipe.model][recipe.task](**recipe.objective)
+    objective = load_object(own_specs()[recipe.model].objectives[recipe.task])(**recipe.objective)
     assert recipe.steps == sum(stage.steps for stage in recipe.stages) > recipe.warmup
     assert all(stage.crop % 64 == 0 for stage in recipe.stages)
     # A batch has every quality, or the objective draws one for it.

@@ -24,7 +24,6 @@ def empty_zoo(tmp_path, monkeypatch):
     folder = tmp_path / "zoo"
     folder.mkdir()
     monkeypatch.setattr(resources, "ZOO_DIR", folder)
-    monkeypatch.setattr(publish, "ZOO_DIR", folder, raising=False)
     return folder
 
 

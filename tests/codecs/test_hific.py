@@ -2,8 +2,8 @@ import pytest
 import torch
 from compressai.registry import MODELS
 
+from compressai_gen.codecs.hific import HiFiC
 from compressai_gen.errors import BitstreamError
-from compressai_gen.models import HiFiC
 
 
 @pytest.fixture(scope="module")

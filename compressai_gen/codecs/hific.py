@@ -18,6 +18,7 @@ from compressai.models import CompressionModel
 from compressai.models.utils import conv, deconv
 from compressai.ops import quantize_ste
 from compressai.registry import register_model
+from compressai.zoo.image import model_architectures
 from torch import Tensor, nn
 
 from compressai_gen.entropy.rans import guarded
@@ -213,3 +214,6 @@ def _hyper_synthesis(N: int, M: int) -> nn.Sequential:
     return nn.Sequential(
         deconv(N, N), nn.ReLU(inplace=True), deconv(N, N), nn.ReLU(inplace=True), conv(N, M, kernel_size=3, stride=1)
     )
+
+
+model_architectures["hific"] = HiFiC
