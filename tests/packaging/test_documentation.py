@@ -32,6 +32,7 @@ RUN = ("encode", "decode", "info", "models")
 MODULES = {
     "compressai_gen.eval": "eval",
     "compressai_gen.eval.compare": "compare",
+    "compressai_gen.eval.study": "study",
     "compressai_gen.eval.ablation": "ablation",
     "compressai_gen.bench": "bench",
     "compressai_gen.train": "train",
