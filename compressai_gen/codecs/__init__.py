@@ -1,10 +1,16 @@
 """Everything evaluation can run or quote: our models, classical and learned baselines, plugins, published curves."""
 
-from compressai_gen.codecs.base import Codec, Encoded
+from compressai_gen.codecs.base import Codec, Encoded, trained_metrics
 from compressai_gen.codecs.baselines import PUBLISHED_MODELS, checkpoint_codec
 from compressai_gen.codecs.classical import CLASSICAL_CODECS, PillowCodec
 from compressai_gen.codecs.learned import LearnedCodec
-from compressai_gen.codecs.published import base_name, family_ranks, newest_of_families, published_curves
+from compressai_gen.codecs.published import (
+    base_name,
+    family_ranks,
+    newest_of_families,
+    published_curves,
+    published_training,
+)
 from compressai_gen.codecs.registry import (
     available_codecs,
     check_qualities,
@@ -30,4 +36,6 @@ __all__ = [
     "find_decoder",
     "newest_of_families",
     "published_curves",
+    "published_training",
+    "trained_metrics",
 ]

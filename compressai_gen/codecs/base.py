@@ -7,7 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-__all__ = ["Codec", "Encoded"]
+from compressai_gen.errors import CodecError
+
+__all__ = ["Codec", "Encoded", "trained_metrics"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Codec(Protocol):
         qualities: what ``encode`` accepts, in the order of increasing rate.
 
     A codec may have an attribute ``version: str`` that changes whenever its results might: its measured figures are
-    then kept between runs.
+    then kept between runs. It may have ``trained_metrics: frozenset[str] | None``, the names of the metrics that it was
+    trained to lower (``psnr`` stands for squared error) or that its encoder searches for: tables mark these. Empty
+    means none, None or no such attribute unknown.
     """
 
     name: str
@@ -55,3 +59,17 @@ class Codec(Protocol):
 
         `quality` only names the network to decode with, where a codec has one network per quality.
         """
+
+
+def trained_metrics(codec: Codec) -> frozenset[str] | None:
+    """Return the metrics that a codec states that it was trained to lower; None where it states nothing.
+
+    Raises:
+        CodecError: it states something else than names.
+    """
+    metrics = getattr(codec, "trained_metrics", None)
+    if metrics is None:
+        return None
+    if isinstance(metrics, str) or not all(isinstance(name, str) for name in metrics):
+        raise CodecError(f"trained_metrics of {codec.name} must be a set of names such as 'lpips', not {metrics!r}")
+    return frozenset(metrics)

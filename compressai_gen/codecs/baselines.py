@@ -32,6 +32,9 @@ _MSILLM_NOTICE = (
     "https://github.com/facebookresearch/NeuralCompression/blob/main/WEIGHTS_LICENSE"
 )
 
+# Squared error and LPIPS (AlexNet) before the discriminator's stage (projects/illm/README.md of NeuralCompression).
+_MSILLM_TRAINED = frozenset({"psnr", "lpips"})
+
 # Of the latents of CompressAI's models at most: 320 channels at a 16th of the resolution, 192 at a 64th.
 _SYMBOLS_PER_PIXEL = 2
 
@@ -111,7 +114,10 @@ def published_codec(name: str, device: str | torch.device = "cpu") -> LearnedCod
     CompressAI's are those trained for squared error.
     """
     qualities, load = PUBLISHED_MODELS[name]
-    return LearnedCodec(name, qualities, lambda quality: load(name, quality), device, _version(name))
+    trained = _MSILLM_TRAINED if name == "msillm" else frozenset({"psnr"})
+    return LearnedCodec(
+        name, qualities, lambda quality: load(name, quality), device, _version(name), trained_metrics=trained
+    )
 
 
 def checkpoint_codec(architecture: str, paths: Sequence[Path], device: str | torch.device = "cpu") -> LearnedCodec:

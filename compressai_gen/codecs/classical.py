@@ -40,6 +40,11 @@ class PillowCodec:
     plugin: tuple[str, str] | None = None
 
     @property
+    def trained_metrics(self) -> frozenset[str]:
+        """None are: nothing in a format was fitted to a metric."""
+        return frozenset()
+
+    @property
     def version(self) -> str:
         """Options and libraries, which together decide the bytes."""
         library = self.plugin[0] if self.plugin else self._feature

@@ -13,6 +13,9 @@ from compressai_gen.errors import CodecError
 
 __all__ = ["LearnedCodec"]
 
+ONLINE_METRICS = frozenset({"psnr", "lpips", "dists"})
+"""What an encoder's online search lowers on the very picture that it codes, whatever the weights were trained on."""
+
 
 class LearnedCodec:
     """A family of models with CompressAI's ``compress`` and ``decompress``, one per quality.
@@ -25,10 +28,10 @@ class LearnedCodec:
         version: changes with weights and code; see :class:`~compressai_gen.codecs.base.Codec`.
         options: keyword arguments of the models' ``compress`` and of their ``decompress``; one of ``compress`` that can
             be called is called with (H, W).
+        trained_metrics: see :class:`~compressai_gen.codecs.base.Codec`.
 
     Attributes:
         coding: fingerprint of the part of the weights that decides symbols, where there is one.
-        trained_metrics: names of metrics that the weights were trained to lower.
     """
 
     def __init__(
@@ -39,16 +42,17 @@ class LearnedCodec:
         device: str | torch.device = "cpu",
         version: str | None = None,
         options: tuple[dict[str, Any], dict[str, Any]] = ({}, {}),
+        trained_metrics: frozenset[str] | None = None,
     ) -> None:
         self.name = name
         self.version = version
+        self.trained_metrics = trained_metrics
         self.qualities = tuple(qualities)
         self._load = load
         self._compress_options, self._decompress_options = options
         self._device = torch.device(device)
         self._models: dict[int, nn.Module] = {}
         self.coding: str | None = None
-        self.trained_metrics: tuple[str, ...] = ()
 
     def model(self, quality: int) -> nn.Module:
         """Return the model of a quality, loaded at its first use."""
@@ -59,8 +63,11 @@ class LearnedCodec:
     def variant(self, name: str, options: tuple[dict[str, Any], dict[str, Any]]) -> LearnedCodec:
         """Return a codec of the same models under another name, with other options."""
         version = None if self.version is None else f"{self.version} {tuple(options)}"
-        variant = LearnedCodec(name, self.qualities, self.model, self._device, version, options)
-        variant.coding, variant.trained_metrics = self.coding, self.trained_metrics
+        trained = self.trained_metrics
+        if trained is not None and options[0].get("online_steps"):
+            trained = trained | ONLINE_METRICS
+        variant = LearnedCodec(name, self.qualities, self.model, self._device, version, options, trained)
+        variant.coding = self.coding
         return variant
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from typing import Any
 import entrypoints
 from torch import Tensor
 
-from compressai_gen.codecs.base import Codec, Encoded
+from compressai_gen.codecs.base import Codec, Encoded, trained_metrics
 from compressai_gen.errors import CodecError, CompressaiGenError
 
 __all__ = ["ENTRY_POINT_GROUP", "PluginCodec", "load_plugin", "plugin_names"]
@@ -55,6 +55,7 @@ class PluginCodec:
         version = getattr(codec, "version", None)
         self.version = None if version is None else f"{package} {version}"
         self._codec = codec
+        self.trained_metrics = trained_metrics(codec)
         with _blame(name, package):
             self.qualities = tuple(int(quality) for quality in codec.qualities)
 

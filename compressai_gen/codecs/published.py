@@ -9,12 +9,13 @@ import pandas as pd
 
 from compressai_gen.resources import EVAL_DIR
 
-__all__ = ["base_name", "family_ranks", "newest_of_families", "published_curves"]
+__all__ = ["base_name", "family_ranks", "newest_of_families", "published_curves", "published_training"]
 
 
 class _Lineage(NamedTuple):
     family: str
     since: str
+    trained_on: str | None = None
 
 
 def published_curves(dataset: str) -> pd.DataFrame:
@@ -74,10 +75,20 @@ def newest_of_families(codecs: Mapping[str, float]) -> list[str]:
     return [newest[rank] for rank in sorted(newest)]
 
 
+def published_training(codec: str) -> frozenset[str] | None:
+    """Return the metrics that a published codec was trained to lower, as its paper or code states; None: unknown."""
+    trained_on = _lineage(codec, _lineages()).trained_on
+    return None if trained_on is None else frozenset(trained_on.split()) - {"none"}
+
+
 def _lineage(codec: str, lineages: Mapping[str, _Lineage]) -> _Lineage:
     return lineages.get(base_name(codec), _Lineage(codec, ""))
 
 
 def _lineages() -> dict[str, _Lineage]:
-    table = pd.read_csv(EVAL_DIR / "published_codecs.csv", dtype=str)
-    return {row.codec: _Lineage(row.family, row.since) for row in table.itertuples(index=False)}
+    table = pd.read_csv(EVAL_DIR / "published_codecs.csv", dtype=str, keep_default_na=False)
+    trained = table.get("trained_on", pd.Series("", index=table.index))
+    return {
+        row.codec: _Lineage(row.family, row.since, metrics or None)
+        for row, metrics in zip(table.itertuples(index=False), trained, strict=True)
+    }

@@ -75,9 +75,9 @@ def _zoo_codec(spec: CodecSpec, name: str, device: str | torch.device) -> Learne
     def load(quality: int) -> nn.Module:
         return zoo.load(spec.name, quality, weights=weights)
 
-    codec = LearnedCodec(name, spec.qualities, load, device, output_version(spec.name, weights))
+    trained, version = frozenset(entry["trained_on"]), output_version(spec.name, weights)
+    codec = LearnedCodec(name, spec.qualities, load, device, version, trained_metrics=trained)
     codec.coding = entry["fingerprint"]
-    codec.trained_metrics = tuple(entry["trained_on"])
     return codec
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from compressai_gen.codecs import check_qualities, checkpoint_codec, find_codec, published_curves
+from compressai_gen.codecs import check_qualities, checkpoint_codec, find_codec, published_curves, trained_metrics
 from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.errors import CodecError, MetricError
@@ -78,7 +78,8 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
     if not processes.is_main:
         return
     images = tables.per_image(measured)
-    summary = _add_published(tables.summarize(images, of_set), dataset)
+    trained = {job.codec.name: trained_metrics(job.codec) for job in jobs}
+    summary = _add_published(tables.summarize(images, of_set, trained), dataset)
     environment = {
         "command": args.invocation,
         "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},

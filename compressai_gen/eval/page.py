@@ -20,6 +20,7 @@ from compressai_gen.data import ImageDataset, read_image
 from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.plots import curve_styles
 from compressai_gen.eval.store import PROTOCOL_VERSION
+from compressai_gen.eval.trained import DAGGER, footnote, stated, was_trained_on
 from compressai_gen.eval.typeset import (
     LEFT_OUT,
     anchor_names,
@@ -96,11 +97,12 @@ def write_page(
             protocol=PROTOCOL_VERSION,
             summary=_summary_table(summary, origins),
             deltas=_delta_table(deltas, origins),
+            training=footnote(stated(summary).values(), metric_columns(summary)) if "trained_on" in summary else "",
             anchor=anchor_names(deltas),
             min_overlap=MIN_OVERLAP,
             left_out=LEFT_OUT if any(origin != "measured" for origin in origins.values()) else "",
             plot=_plot(summary, intervals, origins),
-            images=_sections(dataset, images, shown, pictures, lossless, bar),
+            images=_sections(dataset, images, shown, pictures, lossless, bar, stated(summary)),
             shown=len(shown),
             lossless=lossless,
         )
@@ -114,18 +116,25 @@ def _cell(column: str, value: float, mark: str = "") -> dict[str, Any]:
     return {"text": format_figure(column, value) + mark, "value": "" if math.isnan(value) else value}
 
 
+def _marked(column: str, value: float, trained_on: str) -> dict[str, Any]:
+    """A number, with a dagger if the codec was trained for it."""
+    return _cell(column, value, DAGGER * (was_trained_on(trained_on, column) and not math.isnan(value)))
+
+
 def _summary_table(summary: pd.DataFrame, origins: dict[str, str]) -> dict[str, Any]:
     columns = figure_columns(summary)
+    trained = stated(summary)
+    says = "trained_on" in summary
     rows = [
         {
-            "texts": [row["codec"], row["quality"]],
-            "numbers": [_cell(name, row[name]) for name in columns],
+            "texts": [row["codec"], row["quality"], *[trained[row["codec"]]] * says],
+            "numbers": [_marked(name, row[name], trained[row["codec"]]) for name in columns],
             "end": origins[row["codec"]],
         }
         for row in summary.to_dict("records")
     ]
     return {
-        "texts": ["codec", "quality"],
+        "texts": ["codec", "quality", *["trained on"] * says],
         "numbers": [heading(name) for name in columns],
         "end": "source",
         "rows": rows,
@@ -134,8 +143,10 @@ def _summary_table(summary: pd.DataFrame, origins: dict[str, str]) -> dict[str, 
 
 def _delta_table(deltas: pd.DataFrame, origins: dict[str, str]) -> dict[str, Any]:
     rows = []
+    trained = stated(deltas)
     for row in deltas[deltas["bd_rate_percent"].notna()].to_dict("records"):
         mark = "" if row["overlap"] >= MIN_OVERLAP else "*"
+        mark += DAGGER * was_trained_on(trained[row["codec"]], row["metric"])
         percent = [_percent(row[kind], mark) for kind in ("bd_rate_percent", "bd_rate_percent_akima")]
         bounds = [_percent(row[kind]) for kind in ("low", "high")]
         numbers = [percent[0], *bounds, percent[1], _cell("overlap", row["overlap"])]
@@ -154,7 +165,7 @@ def _plot(summary: pd.DataFrame, intervals: pd.DataFrame, origins: dict[str, str
     metrics = metric_columns(summary)
     finite = intervals[np.isfinite(intervals[["low", "high"]]).all(axis=1)]  # JSON has nothing else
     bounds = {(row.codec, str(row.quality), row.metric): [row.low, row.high] for row in finite.itertuples()}
-    styles = curve_styles(summary)
+    styles, trained = curve_styles(summary), stated(summary)
     curves = []
     for codec, curve in summary.groupby("codec", sort=False):
         points = [
@@ -169,7 +180,8 @@ def _plot(summary: pd.DataFrame, intervals: pd.DataFrame, origins: dict[str, str
             }
             for row in curve.sort_values("bpp").to_dict("records")
         ]
-        curves.append({"name": codec, "origin": origins[codec], **styles[codec], "points": points})
+        marked = [name for name in metrics if was_trained_on(trained[codec], name)]
+        curves.append({"name": codec, "origin": origins[codec], "trained": marked, **styles[codec], "points": points})
     return {
         "metrics": [
             {
@@ -191,6 +203,7 @@ def _sections(
     pictures: KeptPictures,
     lossless: bool,
     bar: tqdm,
+    trained: dict[str, str],
 ) -> Iterator[dict[str, Any]]:
     """Yield name, size, figures and embedded pictures of one image after the other."""
     columns = figure_columns(images)
@@ -208,7 +221,7 @@ def _sections(
                 {
                     "codec": row["codec"],
                     "quality": row["quality"],
-                    "numbers": [_cell(column, row[column]) for column in columns],
+                    "numbers": [_marked(column, row[column], trained[row["codec"]]) for column in columns],
                 }
                 for row in rows
             ],

@@ -17,6 +17,7 @@ import pandas as pd
 from compressai_gen._matplotlib import backend_set_aside
 from compressai_gen.codecs import family_ranks, newest_of_families
 from compressai_gen.eval.labels import Curve, label_curves
+from compressai_gen.eval.trained import DAGGER, stated, was_trained_on
 from compressai_gen.files import replacing
 from compressai_gen.metrics import FIGURES
 
@@ -70,7 +71,9 @@ _HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.8, "alpha": 0.75, "zo
 _MARGIN = 1.3  # of the rate axis, beyond the measured points
 _LEGEND_ROWS = 20  # as many as are as high as the axes
 _PANEL_COLUMNS = 3
+_WEIGHTS = {"measured": "bold", "published": "normal"}  # of names
 _INTERVAL_NOTE, _PUBLISHED_NOTE = "shaded: 95 % interval", "hollow, thin: published by others"
+_TRAINED_NOTE = f"{DAGGER}: trained for this metric"
 
 
 @contextmanager
@@ -149,7 +152,7 @@ def rate_plot(
         A figure whose axes show the range of the measured curves; published curves outside it are left out. Names stand
         beside their curves, where there is room for them.
     """
-    styles = curve_styles(summary)
+    styles, trained = curve_styles(summary), stated(summary)
     if not all_published:
         shown = (summary["source"] == "measured") | summary["codec"].isin(anchors(summary, [metric]))
         summary = summary[shown]
@@ -159,12 +162,13 @@ def rate_plot(
         drawn = _draw(axes, summary, metric, styles, intervals)
         _label_axes(axes, metric, title)
         curves = [
-            Curve(codec, points, styles[codec]["color"], "bold" if source == "measured" else "normal")
+            Curve(_marked(codec, trained, metric), points, styles[codec]["color"], _WEIGHTS[source])
             for codec, source, points in drawn
         ]
+        notes = _notes(drawn, axes, trained, metric)
         if not all_published and label_curves(axes, curves):
             axes.annotate(
-                _notes(drawn, axes),
+                notes,
                 (0, 0),
                 xytext=(0, -34),
                 xycoords="axes fraction",
@@ -173,7 +177,7 @@ def rate_plot(
                 va="top",
             )
         else:
-            _add_legend(axes, drawn)
+            _add_legend(axes, [curve.name for curve in curves], notes)
     return figure
 
 
@@ -187,7 +191,7 @@ def overview_plot(
         metrics: columns of the summary, a panel each.
         title: of the figure.
     """
-    styles = curve_styles(summary)
+    styles, trained = curve_styles(summary), stated(summary)
     chosen = anchors(summary, metrics)
     summary = summary[(summary["source"] == "measured") | summary["codec"].isin(chosen)]
     columns = min(_PANEL_COLUMNS, len(metrics))
@@ -203,7 +207,9 @@ def overview_plot(
             axes.yaxis.label.set_size(8)
             axes.tick_params(labelsize=7)
             lines |= dict(zip((codec for codec, _, _ in drawn), axes.lines, strict=True))
-            notes = max(notes, _notes(drawn, axes), key=len)
+            notes = max(notes, _notes(drawn, axes, trained, metric), key=len)
+            if any(_marked(codec, trained, metric) != codec for codec, source, _ in drawn if source == "measured"):
+                axes.set_ylabel(f"{axes.get_ylabel()} {DAGGER}", fontsize=8)
         for axes in panels[len(metrics) :]:
             axes.set_axis_off()
         for axes in panels[: len(metrics) - columns]:
@@ -331,27 +337,33 @@ def _label_axes(axes: Axes, metric: str, title: str) -> None:
     axes.set_title(title, parse_math=False)
 
 
-def _notes(drawn: Sequence[tuple[str, str, np.ndarray]], axes: Axes) -> str:
-    """What the looks of bands and curves mean, as far as the axes show them."""
+def _marked(codec: str, trained: dict[str, str], metric: str) -> str:
+    """Return a codec's name, with a dagger if it was trained for the metric."""
+    return codec + DAGGER * was_trained_on(trained[codec], metric)
+
+
+def _notes(drawn: Sequence[tuple[str, str, np.ndarray]], axes: Axes, trained: dict[str, str], metric: str) -> str:
+    """What the looks of bands and curves and the marks of names mean, as far as the axes show them."""
     banded = any(len(path.vertices) for band in axes.collections for path in band.get_paths())
     notes = [_INTERVAL_NOTE] if banded else []
     notes += [_PUBLISHED_NOTE] if any(source == "published" for _, source, _ in drawn) else []
+    notes += [_TRAINED_NOTE] if any(_marked(codec, trained, metric) != codec for codec, _, _ in drawn) else []
     return "; ".join(notes)
 
 
-def _add_legend(axes: Axes, drawn: Sequence[tuple[str, str, np.ndarray]]) -> None:
+def _add_legend(axes: Axes, names: Sequence[str], notes: str) -> None:
     """Name the curves outside the axes, as a legend of all published ones is as high as the plot."""
     legend = axes.legend(
         axes.lines,
-        [str(index) for index in range(len(drawn))],
+        [str(index) for index in range(len(names))],
         loc="upper left",
         bbox_to_anchor=(1.02, 1),
         borderaxespad=0,
-        ncols=math.ceil(len(drawn) / _LEGEND_ROWS),
-        title=_notes(drawn, axes).replace("; ", "\n") or None,
+        ncols=math.ceil(len(names) / _LEGEND_ROWS),
+        title=notes.replace("; ", "\n") or None,
         alignment="left",
     )
-    _name_legend(legend, [codec for codec, _, _ in drawn])
+    _name_legend(legend, names)
 
 
 def _name_legend(legend: Legend, names: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from compressai_gen.eval import tables
 from compressai_gen.eval.plots import overview_plot, plottable, rate_plot, write_plot
+from compressai_gen.eval.trained import DAGGER, FOOTNOTE, stated, was_trained_on
 from compressai_gen.eval.typeset import write_typeset
 from compressai_gen.files import file_name, write_json, write_table
 from compressai_gen.metrics import MIN_OVERLAP, SET_METRICS
@@ -65,9 +66,13 @@ def format_report(summary: pd.DataFrame, deltas: pd.DataFrame) -> str:
     deltas = deltas[deltas["codec"].isin(measured["codec"])]
     if deltas.empty:
         return text
-    marks = np.where(deltas["overlap"] < MIN_OVERLAP, "*", "")
+    trained = stated(deltas)
+    marks = np.where(deltas["overlap"] < MIN_OVERLAP, "*", "") + np.array(
+        [DAGGER * was_trained_on(trained[row.codec], row.metric) for row in deltas.itertuples()], dtype=object
+    )
     rates = deltas["bd_rate_percent"]
     percent = ["" if pd.isna(rate) else f"{rate:+.1f}{mark}" for rate, mark in zip(rates, marks, strict=True)]
     lines = deltas[["codec", "anchor", "metric"]].assign(bd_rate_percent=percent, overlap=deltas["overlap"].round(2))
-    note = f"\n* the curves share less than {MIN_OVERLAP:.0%} of their quality range" if "*" in marks else ""
+    note = f"\n*: the curves share less than {MIN_OVERLAP:.0%} of their quality range" if "*" in "".join(marks) else ""
+    note += f"\n{FOOTNOTE}" if DAGGER in "".join(marks) else ""
     return f"{text}\n\n{lines.to_string(index=False)}{note}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from compressai_gen.codecs import base_name, newest_of_families, published_curves
+from compressai_gen.codecs import base_name, newest_of_families, published_curves, published_training
 from compressai_gen.eval.bootstrap import interval, resample_means
+from compressai_gen.eval.trained import stated, told
 from compressai_gen.metrics import (
     DEFAULT_METRICS,
     FIGURES,
@@ -75,7 +76,11 @@ def _of_terms(metric: str, means: np.ndarray) -> float:
     return METRICS[metric].pooled(torch.from_numpy(means))
 
 
-def summarize(images: pd.DataFrame, of_set: pd.DataFrame | None = None) -> pd.DataFrame:
+def summarize(
+    images: pd.DataFrame,
+    of_set: pd.DataFrame | None = None,
+    trained: Mapping[str, frozenset[str] | None] | None = None,
+) -> pd.DataFrame:
     """Return the means over images, one row per codec and quality, with the columns of ``summary.csv``.
 
     A metric that is undefined (NaN) for one image is undefined for the set: a mean over other images than the
@@ -84,6 +89,8 @@ def summarize(images: pd.DataFrame, of_set: pd.DataFrame | None = None) -> pd.Da
     Args:
         images: of :func:`per_image`.
         of_set: figures that are no means, of ``features.set_figures``, with the number of patches behind them.
+        trained: metrics that each codec was trained to lower, None where that is unknown; with it the summary has a
+            column ``trained_on``.
     """
     keys = ["codec", "quality"]
     groups = images.groupby(keys, sort=False)
@@ -100,7 +107,10 @@ def summarize(images: pd.DataFrame, of_set: pd.DataFrame | None = None) -> pd.Da
         summary = summary.join(of_set.set_index(keys))
         counts.append("n_patches")
     columns = [*keys, "bpp", *_metric_columns(summary), *_TIMES, *counts]
-    return summary.reset_index()[columns].assign(source="measured")
+    summary = summary.reset_index()[columns]
+    if trained is not None:
+        summary["trained_on"] = [told(trained.get(codec)) for codec in summary["codec"]]
+    return summary.assign(source="measured")
 
 
 def few_patches(summary: pd.DataFrame) -> int | None:
@@ -120,7 +130,8 @@ def published_summary(dataset: str, summary: pd.DataFrame) -> pd.DataFrame:
     table = published_curves(dataset).rename(columns={"point": "quality"})
     for source, columns in _MEASURED_OTHERWISE.items():
         table.loc[table["source"] == source, [column for column in columns if column in table]] = np.nan
-    table = table.assign(source="published")
+    trained = [told(published_training(codec)) for codec in table["codec"]]
+    table = table.assign(source="published", trained_on=trained)
     if few_patches(summary) is not None:
         table = table.drop(columns=list(SET_METRICS), errors="ignore")
     return table.reindex(columns=summary.columns)
@@ -167,9 +178,10 @@ def bd_rates(
             baseline. Of several curves, each comparison takes the one with the largest overlap.
 
     Returns:
-        Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high``. The first
-        percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured codecs
-        and figures of single images.
+        Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high, trained_on``. The
+        first percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured
+        codecs and figures of single images; the last column, all metrics that the codec was trained to lower, is there
+        where the summary has it.
     """
     anchors = curves_called(summary["codec"], anchor) if anchor else _anchor_names(summary, baselines)
     rows = []
@@ -185,7 +197,10 @@ def bd_rates(
                 low, high = _bd_interval(summary, images, best, codec, metric)
                 rows.append((codec, best, metric, delta.percent, delta.overlap, akima.percent, low, high))
     columns = ["codec", "anchor", "metric", "bd_rate_percent", "overlap", "bd_rate_percent_akima", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+    deltas = pd.DataFrame(rows, columns=columns)
+    if "trained_on" in summary:
+        deltas["trained_on"] = deltas["codec"].map(stated(summary))
+    return deltas
 
 
 def notable(deltas: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:

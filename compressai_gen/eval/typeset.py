@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from compressai_gen.eval.trained import DAGGER, footnote, stated, was_trained_on
 from compressai_gen.files import escape_markdown, markdown_table, replacing
 from compressai_gen.metrics import FIGURES, MIN_OVERLAP
 
@@ -47,7 +48,9 @@ class _Markup(NamedTuple):
         text: escapes a name.
         math: encloses a number.
         bold: of a number, inside `math`.
-        plus_minus, mark: between a mean and half its interval; behind a figure that is to be marked.
+        plus_minus: between a mean and half its interval.
+        marks: encloses the marks behind a figure, inside `math`.
+        star, dagger: marks of a figure of little overlap, and of one that the codec was trained for.
         up, down: arrows behind the heading of a metric: the better direction.
         infinity: inside `math`.
     """
@@ -56,7 +59,9 @@ class _Markup(NamedTuple):
     math: str
     bold: str
     plus_minus: str
-    mark: str
+    marks: str
+    star: str
+    dagger: str
     up: str
     down: str
     infinity: str
@@ -77,8 +82,19 @@ def _escape_latex(text: str) -> str:
     return "".join(_LATEX_ESCAPES.get(character, character) for character in text)
 
 
-_MARKDOWN = _Markup(escape_markdown, "{}", "**{}**", " ± ", r"\*", "↑", "↓", "∞")
-_LATEX = _Markup(_escape_latex, "${}$", r"\mathbf{{{}}}", r" \pm ", "^{*}", r"$\uparrow$", r"$\downarrow$", r"\infty")
+_MARKDOWN = _Markup(escape_markdown, "{}", "**{}**", " ± ", "{}", r"\*", DAGGER, "↑", "↓", "∞")
+_LATEX = _Markup(
+    _escape_latex,
+    "${}$",
+    r"\mathbf{{{}}}",
+    r" \pm ",
+    "^{{{}}}",
+    "*",
+    r"\dagger",
+    r"$\uparrow$",
+    r"$\downarrow$",
+    r"\infty",
+)
 
 
 def heading(column: str) -> str:
@@ -138,6 +154,9 @@ def write_typeset(
         f"95 % paired bootstrap interval over images. Overlap: share of the joint quality range on which both curves "
         f"exist; *: under {MIN_OVERLAP}, never bold. Bold: best of a column."
     )
+    if "trained_on" in summary:
+        note = footnote(stated(summary).values(), metric_columns(summary))
+        source_note += f" {note}" if note else ""
     for markup, suffix in ((_MARKDOWN, "md"), (_LATEX, "tex")):
         tables = {"summary": (_summary_table(summary, intervals, origins, markup), summary_note + source_note)}
         if not deltas.empty:
@@ -154,11 +173,14 @@ def _summary_table(
     summary: pd.DataFrame, intervals: pd.DataFrame, origins: dict[str, str], markup: _Markup
 ) -> pd.DataFrame:
     columns = figure_columns(summary)
+    trained = stated(summary)
     halves = {(row.codec, str(row.quality), row.metric): (row.high - row.low) / 2 for row in intervals.itertuples()}
 
     def cell(row: pd.Series, column: str) -> str:
         figure = format_figure(column, row[column]).replace("∞", markup.infinity)
         half = halves.get((row["codec"], str(row["quality"]), column), math.nan)
+        if figure and was_trained_on(trained[row["codec"]], column):
+            figure += markup.marks.format(markup.dagger)
         if not figure or not math.isfinite(half):
             return figure and markup.math.format(figure)
         return markup.math.format(figure + markup.plus_minus + format_figure(column, half))
@@ -167,35 +189,52 @@ def _summary_table(
         "codec": summary["codec"].map(markup.text),
         "quality": summary["quality"].astype(str).map(markup.text),
         **{_heading(name, markup): [cell(row, name) for _, row in summary.iterrows()] for name in columns},
+        **_training(summary["codec"], summary, markup),
         "source": summary["codec"].map(origins).map(markup.text),
     }
     return pd.DataFrame(cells)
 
 
+def _training(codecs: pd.Series | list[str], table: pd.DataFrame, markup: _Markup) -> dict[str, list[str]]:
+    """The column that says what each codec was trained on, where the table does."""
+    if "trained_on" not in table:
+        return {}
+    trained = stated(table)
+    return {"trained on": [markup.text(trained[codec]) for codec in codecs]}
+
+
 def _delta_table(deltas: pd.DataFrame, origins: dict[str, str], markup: _Markup) -> pd.DataFrame:
     """One row per codec; the columns have two levels, metric and kind of figure."""
     codecs = list(deltas["codec"].unique())
+    trained = stated(deltas)
     table = {("", "codec"): [markup.text(codec) for codec in codecs]}
     for metric, rows in deltas.groupby("metric", sort=False):
         rows = rows.set_index("codec").reindex(codecs)
         reliable = rows["overlap"] >= MIN_OVERLAP
+        marks = [
+            markup.star * (not sure) + markup.dagger * was_trained_on(trained[codec], metric)
+            for codec, sure in zip(codecs, reliable, strict=True)
+        ]
         for kind in ("bd_rate_percent", "bd_rate_percent_akima"):
             best = rows.loc[reliable, kind].min()
             bounds = rows[["low", "high"]] if kind == "bd_rate_percent" else rows[["low", "high"]] * math.nan
             table[_heading(metric, markup), _heading(kind, markup)] = [
-                _percent(value, low, high, sure, value == best, markup)
-                for value, sure, low, high in zip(rows[kind], reliable, bounds["low"], bounds["high"], strict=True)
+                _percent(value, low, high, mark, sure and value == best, markup)
+                for value, sure, mark, low, high in zip(
+                    rows[kind], reliable, marks, bounds["low"], bounds["high"], strict=True
+                )
             ]
         overlap = [format_figure("overlap", value) for value in rows["overlap"]]
         table[_heading(metric, markup), "overlap"] = [text and markup.math.format(text) for text in overlap]
-    return pd.DataFrame(table | {("", "source"): [markup.text(origins[codec]) for codec in codecs]})
+    ends = _training(codecs, deltas, markup) | {"source": [markup.text(origins[codec]) for codec in codecs]}
+    return pd.DataFrame(table | {("", name): texts for name, texts in ends.items()})
 
 
-def _percent(value: float, low: float, high: float, reliable: bool, best: bool, markup: _Markup) -> str:
+def _percent(value: float, low: float, high: float, marks: str, best: bool, markup: _Markup) -> str:
     if math.isnan(value):
         return ""
-    text = markup.bold.format(f"{value:+.1f}") if best and reliable else f"{value:+.1f}"
-    text = markup.math.format(text if reliable else text + markup.mark)
+    text = markup.bold.format(f"{value:+.1f}") if best else f"{value:+.1f}"
+    text = markup.math.format(text + markup.marks.format(marks) if marks else text)
     return text if math.isnan(low) else f"{text} {markup.math.format(f'[{low:+.1f}, {high:+.1f}]')}"
 
 
@@ -214,7 +253,7 @@ def _to_markdown(table: pd.DataFrame, note: str) -> str:
 
 def _to_latex(table: pd.DataFrame, note: str, label: str, is_long: bool) -> str:
     """Return a ``longtable``, which breaks over pages, or a ``table*`` for both columns of a page."""
-    texts = ("codec", "quality", "source")
+    texts = ("codec", "quality", "trained on", "source")
     last = [column[-1] if isinstance(column, tuple) else column for column in table.columns]
     text = table.style.hide(axis="index").to_latex(
         hrules=True,
@@ -222,7 +261,7 @@ def _to_latex(table: pd.DataFrame, note: str, label: str, is_long: bool) -> str:
         multicol_align="c",
         environment="longtable" if is_long else "table*",
         position_float=None if is_long else "centering",
-        caption=_escape_latex(note).replace("±", r"$\pm$"),
+        caption=_escape_latex(note).replace("±", r"$\pm$").replace(DAGGER, r"$\dagger$"),
         label=f"tab:{label}",
     )
     packages = r"\usepackage{booktabs,longtable}" if is_long else r"\usepackage{booktabs}"

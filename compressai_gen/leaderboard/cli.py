@@ -48,7 +48,7 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _rank(args: argparse.Namespace) -> None:
-    _check_metrics([args.by])
+    _check_metrics([args.by] if args.by else [])
     output = args.output or args.folder
     print(rank(args.folder, output, args.dataset, args.anchor, args.by, args.all_published))
     print(f"written to {output}")

@@ -17,6 +17,7 @@ from compressai_gen.errors import SubmissionError
 from compressai_gen.eval import tables
 from compressai_gen.eval.plots import plottable, rate_plot, try_plot
 from compressai_gen.eval.store import PROTOCOL_VERSION
+from compressai_gen.eval.trained import DAGGER, footnote, stated, was_trained_on
 from compressai_gen.eval.typeset import LEFT_OUT, anchor_names
 from compressai_gen.files import escape_markdown, file_name, markdown_table, replacing, write_table
 from compressai_gen.leaderboard.submission import Submission, read_submission
@@ -47,7 +48,7 @@ def rank(
     output: Path,
     dataset: str = "kodak",
     anchor: str | None = None,
-    by: str = "lpips",
+    by: str | None = None,
     all_published: bool = False,
 ) -> str:
     """Write ``leaderboard.csv``, ``points.csv``, ``leaderboard.md`` and ``leaderboard.html``.
@@ -57,7 +58,8 @@ def rank(
         output: folder of the tables.
         dataset: submissions of others are left out, and so are those that are not accepted; both are told.
         anchor: a submission or published curve; by default as in the evaluation.
-        by: the metric whose BD-rate gives the order.
+        by: the metric whose BD-rate gives the order; by default the mean place in those of all metrics that no
+            submission's codec was trained to lower.
         all_published: rank also published curves that share little with the anchor or that newer ones replace.
 
     Returns:
@@ -70,16 +72,18 @@ def rank(
     entries = _read(folder, dataset)
     images = pd.concat([_images(name, entry) for name, entry in entries.items()], ignore_index=True)
     images = tables.per_image(images)
-    summary = _with_published(tables.summarize(images), dataset)
+    summary = _with_trained(tables.summarize(images), {name: entry.record for name, entry in entries.items()})
+    summary = _with_published(summary, dataset)
     if anchor is not None and not tables.curves_called(summary["codec"], anchor):
         raise SubmissionError(f"no anchor {anchor!r}; there are {', '.join(summary['codec'].unique())}")
     deltas = tables.bd_rates(summary, images, list(entries), anchor)
     if not all_published:
         deltas = tables.notable(deltas, summary)
-    standings = _standings(summary, deltas, by)
-    anchors = anchor_names(deltas) or "none: there is one curve only"
-    page = _page(entries, dataset, standings, anchors, summary, tables.intervals(images))
-    text = _markdown(entries, dataset, standings, anchors)
+    order = _order(summary, deltas, by)
+    standings = _standings(summary, deltas, order)
+    note = _note(summary, deltas, order)
+    page = _page(entries, dataset, standings, note, summary, tables.intervals(images))
+    text = _markdown(entries, dataset, standings, note)
     write_table(standings, output / "leaderboard.csv")
     write_table(summary, output / "points.csv")
     for name, content in (("leaderboard.md", text), ("leaderboard.html", page)):
@@ -125,9 +129,35 @@ def _with_published(summary: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return pd.concat([summary, published], ignore_index=True) if len(published) else summary
 
 
-def _standings(summary: pd.DataFrame, deltas: pd.DataFrame, by: str) -> pd.DataFrame:
-    """One row per codec, submissions first, each kind from the lowest BD-rate of a metric up."""
+def _with_trained(summary: pd.DataFrame, records: dict[str, Record]) -> pd.DataFrame:
+    """Say what each submission's codec was trained on, as its record does."""
+    trained = [records[codec].trained_on for codec in summary["codec"]]
+    return summary.drop(columns="source").assign(trained_on=trained, source=summary["source"])
+
+
+def _order(summary: pd.DataFrame, deltas: pd.DataFrame, by: str | None) -> list[str]:
+    """Metrics whose BD-rates rank: the one asked for, or those that no submission's codec was trained on."""
+    metrics = list(deltas["metric"].unique())
+    if by is not None:
+        return [by] if by in metrics else []
+    trained = set(stated(summary[summary["source"] == "measured"]).values())
+    return [metric for metric in metrics if not any(was_trained_on(names, metric) for names in trained)] or metrics
+
+
+def _note(summary: pd.DataFrame, deltas: pd.DataFrame, order: list[str]) -> str:
+    """What the tables are relative to, ordered by, and what their marks mean."""
+    anchors = anchor_names(deltas) or "none: there is one curve only"
+    labels = ", ".join(METRICS[metric].label if metric in METRICS else metric for metric in order)
+    ranking = "the BD-rate" if len(order) == 1 else "the mean place in the BD-rates"
+    ordered = f"Ordered by {ranking} in {labels}. " if order else ""
+    training = footnote(stated(summary).values(), deltas["metric"].unique())
+    return f"Anchor: {anchors}. {ordered}{NOTE} {training}".strip()
+
+
+def _standings(summary: pd.DataFrame, deltas: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """One row per codec, submissions first, each kind from the lowest mean place in the metrics' BD-rates up."""
     table = summary.groupby(["codec", "source"], sort=False)[["encode_s", "decode_s"]].mean().reset_index()
+    table["trained_on"] = table["codec"].map(stated(summary))
     table = table[(table["source"] == "measured") | table["codec"].isin([*deltas["codec"], *deltas["anchor"]])]
     table = table.reset_index(drop=True)
     table["anchor"] = table["codec"].map(deltas.groupby("codec")["anchor"].agg(lambda names: "; ".join(names.unique())))
@@ -137,8 +167,10 @@ def _standings(summary: pd.DataFrame, deltas: pd.DataFrame, by: str) -> pd.DataF
         for column in _DELTA_COLUMNS:
             table[f"{metric}_{column}"] = table["codec"].map(of_metric[column])
         table.loc[anchors, f"{metric}_bd_rate_percent"] = 0.0
-    order = [f"{by}_bd_rate_percent"] if f"{by}_bd_rate_percent" in table else []
-    return table.sort_values(["source", *order], kind="stable", ignore_index=True)
+    kinds = table.groupby("source")
+    places = [kinds[f"{metric}_bd_rate_percent"].rank(method="min", na_option="bottom") for metric in order]
+    table["place"] = sum(places) if places else 0
+    return table.sort_values(["source", "place"], kind="stable", ignore_index=True).drop(columns="place")
 
 
 def _rates(standings: pd.DataFrame) -> dict[str, list[str]]:
@@ -146,14 +178,17 @@ def _rates(standings: pd.DataFrame) -> dict[str, list[str]]:
     texts = {}
     for metric in (metric for metric in METRICS if f"{metric}_bd_rate_percent" in standings):
         columns = standings[[f"{metric}_{column}" for column in _DELTA_COLUMNS]]
-        texts[metric] = [_rate(*values) for values in columns.to_numpy(dtype=float)]
+        texts[metric] = [
+            _rate(*values, was_trained_on(trained_on, metric))
+            for values, trained_on in zip(columns.to_numpy(dtype=float), standings["trained_on"], strict=True)
+        ]
     return texts
 
 
-def _rate(percent: float, low: float, high: float, overlap: float) -> str:
+def _rate(percent: float, low: float, high: float, overlap: float, is_trained: bool) -> str:
     if np.isnan(percent):
         return ""
-    text = f"{percent:+.1f}" + "*" * bool(overlap < MIN_OVERLAP)
+    text = f"{percent:+.1f}" + "*" * bool(overlap < MIN_OVERLAP) + DAGGER * is_trained
     return text if np.isnan(low) else f"{text} [{low:+.1f}, {high:+.1f}]"
 
 
@@ -161,31 +196,32 @@ def _seconds(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3g}"
 
 
-def _markdown(entries: dict[str, _Entry], dataset: str, standings: pd.DataFrame, anchors: str) -> str:
+def _markdown(entries: dict[str, _Entry], dataset: str, standings: pd.DataFrame, note: str) -> str:
     rates = _rates(standings)
     rows = []
     for i, row in standings.iterrows():
         card = entries[row["codec"]].submission.card if row["codec"] in entries else {"title": "", "author": ""}
-        texts = [row["codec"], card["title"], card["author"], row["source"], *(rates[metric][i] for metric in rates)]
+        texts = [row["codec"], card["title"], card["author"], row["source"], row["trained_on"]]
+        texts += [rates[metric][i] for metric in rates]
         rows.append([escape_markdown(text) for text in (*texts, _seconds(row["encode_s"]), _seconds(row["decode_s"]))])
-    columns = ["codec", "title", "author", "source", *rates, "encode_s", "decode_s"]
+    columns = ["codec", "title", "author", "source", "trained on", *rates, "encode_s", "decode_s"]
     table = markdown_table(pd.DataFrame(rows, columns=columns))
-    note = escape_markdown(f"Anchor: {anchors}. {NOTE}")
-    return f"# Leaderboard on {escape_markdown(dataset)}\n\n{note}\n\n{table}\n"
+    return f"# Leaderboard on {escape_markdown(dataset)}\n\n{escape_markdown(note)}\n\n{table}\n"
 
 
 def _page(
     entries: dict[str, _Entry],
     dataset: str,
     standings: pd.DataFrame,
-    anchors: str,
+    note: str,
     summary: pd.DataFrame,
     intervals: pd.DataFrame,
 ) -> str:
     rates = _rates(standings)
     rows: dict[str, list[dict[str, Any]]] = {"measured": [], "published": []}
     for i, row in standings.iterrows():
-        cells = [rates[metric][i] for metric in rates] + [_seconds(row["encode_s"]), _seconds(row["decode_s"])]
+        cells = [row["trained_on"], *(rates[metric][i] for metric in rates)]
+        cells += [_seconds(row["encode_s"]), _seconds(row["decode_s"])]
         entry = entries.get(row["codec"])
         rows[row["source"]].append({"codec": row["codec"], "entry": entry, "cells": cells})
     environment = jinja2.Environment(
@@ -197,8 +233,7 @@ def _page(
     return environment.get_template("page.html.jinja").render(
         dataset=dataset,
         protocol=PROTOCOL_VERSION,
-        anchor=anchors,
-        note=NOTE,
+        note=note,
         metrics=list(rates),
         rows=rows,
         plots={METRICS[metric].label: base64.b64encode(plot).decode() for metric, plot in plots.items()},

@@ -10,13 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from compressai_gen.codecs import Codec, Encoded, decoder_reference, find_decoder
+from compressai_gen.codecs import Codec, Encoded, decoder_reference, find_decoder, trained_metrics
 from compressai_gen.data import ImageDataset, known_datasets, load_dataset, pixel_hash
 from compressai_gen.errors import CodecError, DatasetError, SubmissionError, ZooError
 from compressai_gen.eval import tables
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import PROTOCOL_VERSION, RowStore
+from compressai_gen.eval.trained import UNKNOWN, told
 from compressai_gen.files import write_json
 from compressai_gen.leaderboard.submission import (
     FORMAT,
@@ -92,6 +93,7 @@ def verify(
         "environment": describe_environment(device),
         "rows": json_rows(measured),
         "terms": json_rows(pd.DataFrame(terms)),
+        "trained_on": told(trained_metrics(codec)),
     }
     write_json(record, record_path(path))
     kept.unlink(missing_ok=True)
@@ -99,10 +101,14 @@ def verify(
 
 
 class Record(NamedTuple):
-    """What was measured when a submission was accepted: its rows without ``encode_s`` but with terms, and where."""
+    """What was measured when a submission was accepted: its rows without ``encode_s`` but with terms, and where.
+
+    ``trained_on`` are the metrics that the codec was trained to lower, as tables say it.
+    """
 
     rows: pd.DataFrame
     environment: dict[str, Any]
+    trained_on: str = UNKNOWN
 
 
 def read_record(path: Path, submission: Submission) -> Record:
@@ -117,7 +123,10 @@ def read_record(path: Path, submission: Submission) -> Record:
         if fields.get("sha256") != submission.sha256:
             raise SubmissionError(f"it accepts another file than {path.name}: verify that again")
         rows = parse_rows(fields.get("rows"), submission.streams, ["bpp", *submission.metrics, "decode_s"])
-        return Record(rows.assign(**_terms(fields, rows)), dict(fields.get("environment") or {}))
+        trained_on = fields.get("trained_on", UNKNOWN)
+        if not isinstance(trained_on, str):
+            raise SubmissionError("what its codec was trained on is no text")
+        return Record(rows.assign(**_terms(fields, rows)), dict(fields.get("environment") or {}), trained_on)
     except OSError as error:
         raise SubmissionError(f"cannot read {record}: {error}") from error
     except SubmissionError as error:

@@ -44,7 +44,7 @@ def leaderboard(parser: argparse.ArgumentParser) -> None:
     add("folder", type=Path, help="submissions, and beside each the record of its acceptance")
     add("--dataset", default="kodak", help="of the submissions (default: %(default)s)")
     add("--anchor", metavar="NAME", help="submission or published curve (default: avif, else the published VTM)")
-    add("--by", default="lpips", metavar="METRIC", help="order by its BD-rate (default: %(default)s)")
+    add("--by", metavar="METRIC", help="order by its BD-rate (default: by those that no submission was trained on)")
     add("--all-published", action="store_true", help="rank also published curves that say little beside the others")
     add("--output", type=Path, metavar="FOLDER", help="default: the folder of the submissions")
 

@@ -92,7 +92,10 @@ def test_the_page_is_one_file_and_shows_text_as_text(board):
     markdown = (board / "leaderboard.md").read_text()
     assert "<script>" not in markdown.replace("\\<", "")
     (row,) = [line for line in markdown.splitlines() if line.startswith("| jpeg")]
-    assert row.replace("\\|", "").count("|") == len(["codec", "title", "author", "source", "psnr", "s", "s"]) + 1
+    assert (
+        row.replace("\\|", "").count("|")
+        == len(["codec", "title", "author", "source", "trained on", "psnr", "s", "s"]) + 1
+    )
 
 
 def test_published_curves_are_told_apart(board, monkeypatch, tmp_path):

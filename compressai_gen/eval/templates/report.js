@@ -173,9 +173,10 @@ function draw() {
   for (const list of layers) inner.append(line(list[0].curve, "M" + path(list, ({ value }) => value)));
 
   const { digits } = metric;
+  const nameOf = ({ name, trained }) => name + (trained.includes(metric.key) ? "†" : "");
   const show = (point) => {
     const name = document.createElement("strong");
-    name.textContent = `${point.curve.name} ${point.quality}`;
+    name.textContent = `${nameOf(point.curve)} ${point.quality}`;
     const interval = Number.isFinite(point.low) ? ` [${point.low.toFixed(digits)}, ${point.high.toFixed(digits)}]` : "";
     const origin = point.curve.measured ? "" : `, ${point.curve.origin}`;
     tip.replaceChildren(name, `: ${point.bpp.toFixed(4)} bpp, ${point.value.toFixed(digits)}${interval}${origin}`);
@@ -191,7 +192,7 @@ function draw() {
       const mark = marker(point.curve, x(point.bpp), y(point.value));
       mark.setAttribute("tabindex", "0");
       mark.setAttribute("role", "img");
-      mark.setAttribute("aria-label", `${point.curve.name} ${point.quality}: ${point.bpp.toFixed(4)} bpp, ${point.value.toFixed(digits)}`);
+      mark.setAttribute("aria-label", `${nameOf(point.curve)} ${point.quality}: ${point.bpp.toFixed(4)} bpp, ${point.value.toFixed(digits)}`);
       mark.addEventListener("focus", () => show(point));
       mark.addEventListener("blur", () => { tip.hidden = true; });
       inner.append(mark);
