@@ -60,7 +60,9 @@ def test_all_files_of_a_run(pictures, tmp_path, capsys):
     images, summary = pd.read_csv(output / "images.csv"), pd.read_csv(output / "summary.csv")
     metrics = list(DEFAULT_METRICS)
     assert list(images) == ["codec", "quality", "image", "bpp", *metrics, "encode_s", "decode_s"]
-    assert list(summary) == ["codec", "quality", "bpp", *metrics, "encode_s", "decode_s", "n_images", "source"]
+    ends = ["encode_s", "decode_s", "n_images", "trained_on", "source"]
+    assert list(summary) == ["codec", "quality", "bpp", *metrics, *ends]
+    assert (summary["trained_on"] == "none").all()
     assert len(images) == 2 * len(summary)
     assert summary[summary["codec"] == "webp"]["quality"].tolist() == [1, 15, 50]
     assert (summary["source"] == "measured").all()
