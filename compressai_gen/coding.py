@@ -20,7 +20,7 @@ from compressai_gen.entropy.container import HEADER_BYTES, quality_of
 from compressai_gen.errors import BitstreamError, CodecError, ImageError, ZooError
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.models.capabilities import TakesRegions
-from compressai_gen.specs import find_spec, specs
+from compressai_gen.specs import find_spec, own_specs, specs
 from compressai_gen.zoo.manifest import find_fingerprint, find_weights
 
 __all__ = ["DEFAULT_QUALITY", "MAX_PIXELS", "decode", "describe", "encode", "load_picture"]
@@ -29,6 +29,8 @@ MAX_PIXELS = 16384 * 16384
 """Largest picture that is read or decoded unless a caller says otherwise."""
 
 DEFAULT_QUALITY = 3
+
+DEFAULT_MODEL = next(iter(own_specs()))
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 PictureSource: TypeAlias = str | os.PathLike | BinaryIO | Buffer | Image.Image | Tensor | np.ndarray
@@ -39,7 +41,7 @@ FileSource: TypeAlias = str | os.PathLike | BinaryIO | Buffer
 
 def encode(
     image: PictureSource,
-    model: str | GenerativeCodec = "cgdm",
+    model: str | GenerativeCodec = DEFAULT_MODEL,
     quality: int | None = None,
     *,
     target_bpp: float | None = None,

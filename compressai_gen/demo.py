@@ -22,6 +22,7 @@ from compressai_gen.data.images import rgb_tensor, to_pil
 from compressai_gen.errors import BitstreamError, CompressaiGenError
 from compressai_gen.extras import extra
 from compressai_gen.metrics import DEFAULT_METRICS, METRICS, ReferenceMetrics
+from compressai_gen.models.capabilities import TakesRegions
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.demo import demo as arguments
 from compressai_gen.programs import exit_status, prepare_torch
@@ -85,7 +86,7 @@ class Coder:
             picture = load_picture(path)
             if picture[0].numel() > MAX_PIXELS:
                 raise CompressaiGenError(f"the page takes pictures of up to {MAX_PIXELS / 1e6:.0f} megapixels")
-            roi = _importance(region, tuple(picture.shape[1:])) if ARCHITECTURES[model].knows_regions else None
+            roi = _importance(region, tuple(picture.shape[1:])) if _takes_regions(model) else None
             level = int(quality) if float(quality).is_integer() else quality
             started = time.perf_counter()
             data = encode(picture, model, level, roi=roi, device=self.device)
@@ -147,6 +148,10 @@ def _importance(region: dict[str, Any] | None, size: tuple[int, int]) -> torch.T
     return torch.from_numpy(np.where(painted, 1.0, OUTSIDE))
 
 
+def _takes_regions(model: str) -> bool:
+    return issubclass(ARCHITECTURES[model], TakesRegions)
+
+
 def build_page(coder: Coder) -> gr.Blocks:
     """Return the page."""
     names = list(ARCHITECTURES)
@@ -154,7 +159,7 @@ def build_page(coder: Coder) -> gr.Blocks:
     def of_model(name: str) -> tuple[Any, Any]:
         qualities = QUALITIES[name]
         slider = gr.Slider(qualities[0], qualities[-1], label=f"Quality ({qualities[0]}: fewest bits)")
-        return slider, gr.Accordion(visible=ARCHITECTURES[name].knows_regions)
+        return slider, gr.Accordion(visible=_takes_regions(name))
 
     with gr.Blocks(title="compressai-gen", delete_cache=(_FILES_KEPT, _FILES_KEPT)) as page:
         gr.Markdown("# compressai-gen\nTwo codecs that decode by diffusion. At low rates they invent texture.")
@@ -165,7 +170,7 @@ def build_page(coder: Coder) -> gr.Blocks:
                 low, high = QUALITIES[names[0]][0], QUALITIES[names[0]][-1]
                 quality = gr.Slider(low, high, DEFAULT_QUALITY, step=1 / 16, label=f"Quality ({low}: fewest bits)")
                 with gr.Accordion(
-                    "Region of interest", open=True, visible=ARCHITECTURES[names[0]].knows_regions, elem_id="region"
+                    "Region of interest", open=True, visible=_takes_regions(names[0]), elem_id="region"
                 ) as area:
                     gr.Markdown("Paint where bits matter most. The size of the file stays the same.")
                     region = gr.ImageEditor(

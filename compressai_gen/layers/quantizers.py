@@ -33,6 +33,7 @@ class ResidualVectorQuantizer(nn.Module):
     def __init__(self, channels: int = 64, entries: int = 1024, decay: float = 0.99, *, levels: int):
         super().__init__()
         self.decay = decay
+        self.learns = True  # a trainer that keeps what decides symbols says no
         self.register_buffer("codebooks", torch.zeros(levels, entries, channels))
         self.register_buffer("counts", torch.ones(levels, entries), persistent=False)
         self.register_buffer("sums", torch.zeros(levels, entries, channels), persistent=False)
@@ -72,7 +73,7 @@ class ResidualVectorQuantizer(nn.Module):
             tokens[:, level][sent] = index
             codes = self.codebooks[level][index]
             # Where nothing learns from the result, codebooks do not either: other parts train on a frozen quantizer.
-            if self.training and torch.is_grad_enabled():
+            if self.learns and self.training and torch.is_grad_enabled():
                 self._update(vectors.detach(), index, level)
             step = torch.zeros_like(y_hat)
             step[sent] = codes

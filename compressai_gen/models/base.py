@@ -43,8 +43,6 @@ class GenerativeCodec(CompressionModel):
     n_qualities = 5
     multiple: int
     """Images are padded to multiples of this many pixels by repeating the last row and column."""
-    knows_regions = False
-    """Whether :meth:`compress` takes an ``importance`` of pixels."""
     default_steps = 1
     """Of the sampler, where the codec has a generative half."""
 

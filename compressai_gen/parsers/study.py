@@ -16,7 +16,7 @@ def study(parser: argparse.ArgumentParser) -> None:
         parser,
         "Ask people: write a page of blind comparisons, and score the votes that it saves.",
         """
-        compressai-gen study make cgdm mridc avif --dataset kodak --bpp 0.1 --output study.html
+        compressai-gen study make {codec} {other} avif --dataset kodak --bpp 0.1 --output study.html
         compressai-gen study score votes/*.json --study study.html
         """,
     )

@@ -114,12 +114,14 @@ def check_run(recipe: Recipe, data_root: Path, output: Path, init: Path | None =
         CompressaiGenError: something is missing or cannot be read or written.
     """
     # Imported here, because the recipes need none of it.
+    from compressai_gen.train.export import weight_files
     from compressai_gen.train.validate import check_validation
 
     check_values(recipe)
     check_output(output)
-    if init is not None and not init.is_file():
-        raise RecipeError(f"{init} cannot be used to start from: there is no such file")
+    for file in () if init is None else weight_files(init):
+        if not file.is_file():
+            raise RecipeError(f"{init} cannot be used to start from: there is no such file as {file}")
     check_validation(data_root / recipe.data["valid"], recipe.data["valid_images"])
 
 

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,20 @@ from torch import Tensor, nn
 from compressai_gen._version import __version__
 from compressai_gen.errors import RecipeError
 from compressai_gen.files import replacing, write_json
-from compressai_gen.roles import ROLES, fingerprint, split
+from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.roles import ROLES, fingerprint, is_coding, split
 from compressai_gen.train.recipe import Recipe
+from compressai_gen.zoo.manifest import folder_of, read_manifest, read_record
 
-__all__ = ["described_weights", "export", "half_precision_state", "load_weights", "weight_files", "write_weights"]
+__all__ = [
+    "coding_part",
+    "described_weights",
+    "export",
+    "half_precision_state",
+    "load_weights",
+    "weight_files",
+    "write_weights",
+]
 
 _LOWERED = {
     "psnr": ("mse_weight", "charbonnier_weight"),
@@ -61,7 +72,9 @@ def write_weights(state: dict[str, Tensor], path: Path) -> None:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Files of weights that a path names: itself, or those of both roles in the folder of a run."""
+    """Files of weights that a path names: itself, those of both roles in a run's folder, or a tag's, as ``cgdm.v0``."""
+    if not path.exists() and (entry := read_manifest().get(str(path))):
+        return [folder_of(entry["model"]) / entry[role]["file"] for role in ROLES]
     return [path / f"{role}.safetensors" for role in ROLES] if path.is_dir() else [path]
 
 
@@ -70,7 +83,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Args:
         model: gets them.
-        path: a file, or the folder of a run.
+        path: a file, the folder of a run, or the name of weights of the zoo.
 
     Raises:
         RecipeError: a file is missing, is not safetensors, or is another model's.
@@ -85,6 +98,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise RecipeError(f"{path} cannot be used to start from: {error}") from error
 
 
+def coding_part(model: GenerativeCodec, path: Path) -> dict[str, Tensor]:
+    """Returns the coding part of weights, as it is in their files; arguments as of :func:`load_weights`.
+
+    Empty where they lack any of it: a codec that has just got a restorer, say, has no prior for its syntax yet.
+    """
+    state = {k: v for file in weight_files(path) for k, v in load_file(file).items() if is_coding(k, model.coding)}
+    return state if state.keys() == split(model.state_dict(), model.coding)["coding"].keys() else {}
+
+
 def described_weights(path: Path) -> dict[str, Any]:
     """Returns the SHA-256 of weights and, where their record is found, the recipe and run that made them.
 
@@ -93,17 +115,29 @@ def described_weights(path: Path) -> dict[str, Any]:
     data = b"".join(file.read_bytes() for file in weight_files(path))
     described: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest()}
     folder = path if path.is_dir() else path.parent
+    zoo = not path.exists()
     for beside in (folder / "record.json", path.with_suffix(".json")):
-        if beside.is_file():
-            record = json.loads(beside.read_text(encoding="utf-8"))
+        if zoo or beside.is_file():
+            record = read_record(str(path)) if zoo else json.loads(beside.read_text(encoding="utf-8"))
             known = {key: record[key] for key in ("run", "fingerprint", "trained_on") if key in record}
             return described | {"recipe": record["recipe"]["name"]} | known
     return described
 
 
-def export(model: nn.Module, recipe: Recipe, output: Path, validation: list[dict], run: dict[str, Any]) -> None:
-    """Writes ``coding.safetensors``, ``networks.safetensors`` and ``record.json``, each whole or not at all."""
+def export(
+    model: GenerativeCodec,
+    recipe: Recipe,
+    output: Path,
+    validation: list[dict],
+    run: dict[str, Any],
+    coding: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes ``coding.safetensors``, ``networks.safetensors`` and ``record.json``, each whole or not at all.
+
+    ``coding`` is the part that training left as it was; see :func:`coding_part`.
+    """
     parts = split(half_precision_state(model), model.coding)
+    parts["coding"] |= coding or {}  # to the bit, whatever this machine makes of its tables
     for role, state in parts.items():
         write_weights(state, output / f"{role}.safetensors")
     record = {

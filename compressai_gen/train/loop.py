@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from compressai_gen.errors import CodecError, RecipeError
 from compressai_gen.extras import extra
 from compressai_gen.layers.precision import has_fast_bfloat16
 from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.roles import is_coding
 from compressai_gen.specs import load_object, specs
 from compressai_gen.train.checks import check_run, telling
 from compressai_gen.train.data import open_crops
-from compressai_gen.train.export import described_weights, export, load_weights
+from compressai_gen.train.export import coding_part, described_weights, export, load_weights
 from compressai_gen.train.objectives import Objective
 from compressai_gen.train.optimizers import make_optimizer
 from compressai_gen.train.recipe import Recipe, Stage
@@ -147,6 +150,8 @@ class Trainer:
             load_weights(self.model, init)
         elif warm_start and not self.checkpoint.exists():
             self.objective.warm_start(self.model, self.data)
+        keep = self.objective.keeps_coding if recipe.keep_coding is None else recipe.keep_coding
+        self.coding = coding_part(self.model, init) if keep and init is not None else {}
         self._prepare(compiled)
 
     def _prepare(self, compiled: bool) -> None:
@@ -157,6 +162,7 @@ class Trainer:
         model.requires_grad_(False)
         for module in self.objective.trained(model):
             module.requires_grad_(True)
+        self._keep_coding()
         # The factorized priors' quantiles are found by bisection when tables are built, not by an auxiliary loss.
         named = {n: p for n, p in model.named_parameters() if p.requires_grad and not n.endswith("quantiles")}
         self.parameters = list(named.values())
@@ -176,6 +182,22 @@ class Trainer:
             with telling(f"the checkpoint {self.checkpoint} cannot be loaded", advice):
                 accelerator.load_state(self.checkpoint)
             self.ema.to(accelerator.device)
+
+    def _keep_coding(self) -> None:
+        """Freezes the coding part where it is kept, or says that the weights will be new ones."""
+        coding = self.model.coding
+        if self.coding:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and not is_coding(name, coding))
+            for name, module in self.model.named_modules():
+                if is_coding(name, coding) and hasattr(module, "learns"):
+                    module.learns = False
+        elif self.init is not None and self.main:
+            tqdm.write(
+                "trains what decides symbols: files made with the weights that it starts from will not decode with the "
+                "new ones, which need a tag of their own",
+                file=sys.stderr,
+            )
 
     def run(self, minutes: float | None = None) -> None:
         """Makes all steps that are left, or those that some minutes allow."""
@@ -273,7 +295,7 @@ class Trainer:
                 run["init"] = described_weights(self.init)
             self.ema.store(self.parameters)
             self.ema.copy_to(self.parameters)
-            _validate_and_export(self.recipe, self.model.eval(), run, self.data_root, self.output)
+            _validate_and_export(self.recipe, self.model.eval(), run, self.data_root, self.output, self.coding)
             self.ema.restore(self.parameters)
         self.accelerator.wait_for_everyone()
         self.stopwatch.take()
@@ -336,10 +358,15 @@ def _save(accelerator: Accelerator, checkpoint: Path) -> None:
 
 
 def _validate_and_export(
-    recipe: Recipe, model: GenerativeCodec, run: dict[str, Any], data_root: Path, output: Path
+    recipe: Recipe,
+    model: GenerativeCodec,
+    run: dict[str, Any],
+    data_root: Path,
+    output: Path,
+    coding: Mapping[str, Tensor],
 ) -> None:
     rows = validate(model, data_root / recipe.data["valid"], recipe.data["valid_images"])
-    export(model, recipe, output, rows, run)
+    export(model, recipe, output, rows, run, coding)
     _append(output / "validation.jsonl", {"step": run["step"], "rows": rows})
     for row in rows:
         tqdm.write(f"step {run['step']} " + " ".join(f"{k} {v}" for k, v in row.items()))

@@ -36,6 +36,8 @@ class Objective(nn.Module):
     """What a training run minimizes. Checkpoints leave out the metric networks, which are public and frozen."""
 
     distortion: Distortion
+    keeps_coding = False
+    """Whether a run from whole weights leaves their coding part as it is, unless the recipe says ``keep_coding``."""
 
     def warm_start(self, model: GenerativeCodec, data: Crops) -> None:
         """Sets the untrained model's weights to something better than chance."""
@@ -236,6 +238,8 @@ class DiffusionObjective(Objective):
             every quality's. DISTS is of all crops together: what low qualities lack there hides what high ones lack.
         between: share of crops at qualities between the whole ones, where a batch has every quality.
     """
+
+    keeps_coding = True
 
     def __init__(
         self,

@@ -59,6 +59,7 @@ class Recipe:
     objective: dict[str, Any]
     config: dict[str, Any] = field(default_factory=dict)
     task: str = "codec"
+    keep_coding: bool | None = None
     optimizer: dict[str, Any] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)
     checkpoint_every: int = 500
@@ -120,4 +121,4 @@ def load_recipe(name_or_path: str) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     except (KeyError, TypeError) as error:
-        raise RecipeError(f"{path}: {error}; zoo/recipes/cgdm-base.toml shows every field") from error
+        raise RecipeError(f"{path}: {error}; the recipes in zoo/recipes show every field") from error

@@ -66,7 +66,7 @@ def test_output_that_is_a_file_or_cannot_be_made(root):
 
 
 def test_missing_weights(root):
-    with pytest.raises(RecipeError, match="there is no such file"):
+    with pytest.raises(RecipeError, match="there is no such file as"):
         _check(root, init=root / "gone.safetensors")
 
 
