@@ -40,7 +40,9 @@ class Codec(Protocol):
 
     Attributes:
         name: as it stands in tables.
-        qualities: what ``encode`` accepts, in the order of increasing rate.
+        qualities: what ``encode`` accepts, in the order of increasing rate: different real numbers.
+
+    Codecs get copies of pictures and streams, and what they return is copied.
 
     A codec may have an attribute ``version: str`` that changes whenever its results might: its measured figures are
     then kept between runs. It may have ``trained_metrics: frozenset[str] | None``, the names of the metrics that it was
@@ -49,12 +51,12 @@ class Codec(Protocol):
     """
 
     name: str
-    qualities: tuple[int, ...]
+    qualities: tuple[float, ...]
 
-    def encode(self, image: Tensor, quality: int) -> Encoded:
+    def encode(self, image: Tensor, quality: float) -> Encoded:
         """Encode a uint8 RGB image of shape (3, H, W)."""
 
-    def decode(self, encoded: Encoded, quality: int | None = None) -> Tensor:
+    def decode(self, encoded: Encoded, quality: float | None = None) -> Tensor:
         """Decode to uint8 of shape (3, H, W), from the encoded data alone.
 
         `quality` only names the network to decode with, where a codec has one network per quality.

@@ -120,7 +120,7 @@ def decoder_reference(codec: Codec) -> dict[str, str]:
     return reference
 
 
-def check_qualities(codec: Codec, qualities: Sequence[int]) -> tuple[int, ...]:
+def check_qualities(codec: Codec, qualities: Sequence[float]) -> tuple[float, ...]:
     """Return the qualities in the codec's own order.
 
     Raises:

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from compressai_gen.data.images import list_images, read_image
-from compressai_gen.errors import DatasetError
+from compressai_gen.data.images import is_output, list_images, read_image
+from compressai_gen.errors import DatasetError, ImageError
+from compressai_gen.files import one_name
 from compressai_gen.resources import EVAL_DIR, cache_dir, is_offline
 
 __all__ = ["DATA_ROOT_VARIABLE", "ImageDataset", "known_datasets", "load_dataset"]
@@ -57,7 +58,28 @@ class ImageDataset:
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Yield name and picture, one after the other."""
-        return ((name, read_image(path)) for name, path in zip(self.image_names, self.paths, strict=True))
+        return self.each()
+
+    def each(self, on_unreadable: Callable[[str, ImageError], None] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and picture, one after the other; a function may take those that cannot be read.
+
+        Raises:
+            ImageError: a picture cannot be read, and no function is given.
+        """
+        for name, path in zip(self.image_names, self.paths, strict=True):
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(name, error)
+                continue
+            yield name, image
+            del image
+
+    def without(self, names: Container[str]) -> ImageDataset:
+        """Return the pictures that have other names."""
+        return self.part(index for index, name in enumerate(self.image_names) if name not in names)
 
     def part(self, indices: Iterable[int]) -> ImageDataset:
         """Return some of the pictures, in the order of `indices`."""
@@ -101,12 +123,19 @@ def load_dataset(
     if limit is not None and limit < 1:
         raise DatasetError(f"limit is {limit}; at least one picture is needed")
     root = data_root or os.environ.get(DATA_ROOT_VARIABLE) or None
-    root = Path(root).expanduser() if root else None
+    root = _expanded(root) if root else None
     if data_root and not root.is_dir():
         raise DatasetError(f"the data root {root} is not a folder")
     if str(name_or_folder) in known_datasets():
         return _load_defined(str(name_or_folder), root, limit, progress)
     return _load_folder(_find_folder(name_or_folder, root), limit)
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # a user without a home
+        raise DatasetError(f"{path} cannot be found: {error}") from error
 
 
 def _load_defined(name: str, root: Path | None, limit: int | None, progress: bool) -> ImageDataset:
@@ -208,7 +237,7 @@ def _check_hash(name: str, path: Path, sha256: str) -> None:
 
 
 def _find_folder(name_or_folder: str | Path, root: Path | None) -> Path:
-    folder = Path(name_or_folder).expanduser()
+    folder = _expanded(name_or_folder)
     if folder.is_dir():
         return folder
     if root and (root / name_or_folder).is_dir():
@@ -219,7 +248,12 @@ def _find_folder(name_or_folder: str | Path, root: Path | None) -> Path:
 
 
 def _load_folder(folder: Path, limit: int | None) -> ImageDataset:
-    paths = list_images(folder)
+    found = list_images(folder)
+    paths = [path for path in found if not is_output(path)]
+    if found and not paths:
+        raise DatasetError(
+            f"the folder {folder} holds only images that an evaluation wrote: name that of the originals"
+        )
     if not paths:
         raise DatasetError(f"the folder {folder} holds no images; known datasets: {', '.join(known_datasets())}")
     names = _image_names(folder, paths)[:limit]
@@ -227,8 +261,15 @@ def _load_folder(folder: Path, limit: int | None) -> ImageDataset:
 
 
 def _image_names(folder: Path, paths: tuple[Path, ...] | list[Path]) -> tuple[str, ...]:
-    """Paths below the folder without suffix; pictures that differ in nothing else keep it."""
-    relative = [path.relative_to(folder) for path in paths]
-    stems = [path.with_suffix("").as_posix() for path in relative]
-    count = Counter(stems)
-    return tuple(stem if count[stem] == 1 else path.as_posix() for stem, path in zip(stems, relative, strict=True))
+    """Paths below the folder without suffix; pictures that differ in nothing else keep it.
+
+    What differs only in case counts as the same, as reconstructions may be written where it is.
+    """
+    whole = [path.relative_to(folder).as_posix() for path in paths]
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    while shared := [name for name, count in Counter(map(one_name, names)).items() if count > 1]:
+        longer = [full if one_name(name) in shared else name for name, full in zip(names, whole, strict=True)]
+        if longer == names:  # a file system that tells a.png from A.png
+            break
+        names = longer
+    return tuple(names)

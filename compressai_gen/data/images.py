@@ -24,8 +24,10 @@ from compressai_gen.files import list_files
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "OUTPUT_MARK",
     "array_tensor",
     "image_size",
+    "is_output",
     "list_images",
     "pixel_hash",
     "read_image",
@@ -265,6 +267,23 @@ def write_image(image: Tensor, path: str | Path, texts: Mapping[str, str] | None
     for key, text in (texts or {}).items():
         metadata.add_text(key, text)
     to_pil(image).save(path, format="PNG", pnginfo=metadata)
+
+
+OUTPUT_MARK = {"Software": "compressai-gen evaluation"}
+"""Text in every PNG file that an evaluation writes, plots and reconstructions, by which it never measures one."""
+
+_OLD_MARK = "compressai-gen row"
+
+
+def is_output(path: str | Path) -> bool:
+    """Return whether a picture was written by an evaluation."""
+    if Path(path).suffix.lower() != ".png":
+        return False
+    try:
+        with _open(Path(path), None) as file:
+            return file.info.get("Software") == OUTPUT_MARK["Software"] or _OLD_MARK in file.info
+    except Exception:  # what cannot be read, readers tell
+        return False
 
 
 def pixel_hash(image: Tensor) -> str:

@@ -15,7 +15,7 @@ import torch
 from compressai_gen.codecs import check_qualities, checkpoint_codec, find_codec, published_curves, trained_metrics
 from compressai_gen.codecs.registry import our_models
 from compressai_gen.data import ImageDataset, load_dataset
-from compressai_gen.errors import CodecError, MetricError
+from compressai_gen.errors import CodecError, DatasetError, MetricError
 from compressai_gen.eval import tables
 from compressai_gen.eval.environment import PASSING, describe_environment
 from compressai_gen.eval.features import FeatureStore, set_figures
@@ -72,8 +72,13 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
     if args.reconstructions or args.report:
         codings = sum(len(job.qualities) for job in jobs)
         wanted = None if args.reconstructions else illustrated(dataset, codings)
-        pictures = KeptPictures(output / "reconstructions", wanted)
-    measured = measure(jobs, dataset, metrics, pictures, processes.is_main, store, features, processes)
+        run = [(job.codec.name, quality) for job in jobs for quality in job.qualities]
+        pictures = KeptPictures(output / "reconstructions", wanted, run)
+    unreadable: dict[str, str] = {}
+    measured = measure(jobs, dataset, metrics, pictures, processes.is_main, store, features, processes, unreadable)
+    n_given, dataset = len(dataset), dataset.without(unreadable)
+    if not len(dataset):
+        raise DatasetError(f"none of the {n_given} pictures can be read: {next(iter(unreadable.values()))}")
     of_set = set_figures(measured, features, processes, processes.is_main) if features else None
     if not processes.is_main:
         return
@@ -83,6 +88,7 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
     environment = {
         "command": args.invocation,
         "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
+        **({"unreadable": sorted(unreadable)} if unreadable else {}),
         "processes": processes.count,
         **describe_environment(device),
     }
@@ -104,6 +110,11 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
                 write_page(page, dataset, images, summary, intervals, deltas, origins, environment, pictures)
     print(format_report(summary, read_table(output / "bd_rate.csv")))
     print(f"\nwritten to {output}")
+    if unreadable:
+        raise DatasetError(
+            f"{len(unreadable)} of {n_given} pictures could not be read and are left out of every mean: "
+            f"{', '.join(sorted(unreadable))}"
+        )
 
 
 def _forget(output: Path) -> None:

@@ -22,12 +22,13 @@ from tqdm import tqdm
 from compressai_gen._matplotlib import backend_set_aside
 from compressai_gen.codecs import Codec, Encoded, LearnedCodec, check_qualities, find_codec
 from compressai_gen.data import ImageDataset, load_dataset
+from compressai_gen.data.images import OUTPUT_MARK
 from compressai_gen.errors import CodecError, CompressaiGenError, DatasetError, ImageError
 from compressai_gen.eval.plots import house_style
 from compressai_gen.files import replacing
 from compressai_gen.metrics import METRICS, ReferenceMetrics
 from compressai_gen.models.capabilities import DrawsMask
-from compressai_gen.parsers.common import make
+from compressai_gen.parsers.common import make, number
 from compressai_gen.parsers.evaluation import compare as arguments
 from compressai_gen.programs import exit_status, prepare_torch
 
@@ -63,7 +64,7 @@ class Column(NamedTuple):
     """A codec, and the qualities that it may be shown at."""
 
     codec: Codec
-    qualities: tuple[int, ...]
+    qualities: tuple[float, ...]
 
 
 def parse_column(text: str, device: str | torch.device = "cpu") -> Column:
@@ -75,9 +76,11 @@ def parse_column(text: str, device: str | torch.device = "cpu") -> Column:
     named, colon, settings = text.partition(":")
     name, _, quality = named.partition("@")
     codec = find_codec(name + colon + settings, device)
-    if quality and not quality.isdecimal():
-        raise CodecError(f"'{text}': after @ stands a quality of {name}, one of {codec.qualities}")
-    return Column(codec, check_qualities(codec, [int(quality)]) if quality else codec.qualities)
+    try:
+        chosen = [number(quality)] if quality else codec.qualities
+    except ValueError as error:
+        raise CodecError(f"'{text}': after @ stands a quality of {name}, one of {codec.qualities}") from error
+    return Column(codec, check_qualities(codec, chosen))
 
 
 class Nearest(NamedTuple):
@@ -201,7 +204,7 @@ def compare(
             rows.append(panels)
     figure = comparison_figure(rows)
     with replacing(output) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata=OUTPUT_MARK)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m compressai_gen.eval.compare") -> int:

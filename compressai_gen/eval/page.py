@@ -17,6 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from compressai_gen.data import ImageDataset, read_image
+from compressai_gen.data.images import image_size
+from compressai_gen.errors import ImageError
 from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.plots import curve_styles
 from compressai_gen.eval.store import PROTOCOL_VERSION
@@ -51,8 +53,11 @@ def illustrated(dataset: ImageDataset, codings: int) -> dict[str, int]:
     """
     chosen: dict[str, int] = {}
     left = MAX_PIXELS
-    for name, image in dataset:
-        pixels = image.shape[1] * image.shape[2]
+    for name, path in zip(dataset.image_names, dataset.paths, strict=True):
+        try:
+            pixels = math.prod(image_size(path))
+        except ImageError:  # measuring tells of it
+            continue
         left -= pixels * (1 + codings)
         if left < 0:
             break

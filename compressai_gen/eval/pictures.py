@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from compressai_gen.data import write_image
-from compressai_gen.files import file_name, replacing
+from compressai_gen.data.images import OUTPUT_MARK
+from compressai_gen.files import file_name, file_names, replacing
 
 __all__ = ["KeptPictures"]
 
@@ -25,17 +26,25 @@ class KeptPictures:
     Args:
         folder: made when the first picture comes.
         images: names of the images whose reconstructions are kept; None: all.
+        codings: codecs and qualities of the run, so that no two share a folder.
     """
 
-    def __init__(self, folder: Path, images: Container[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: Container[str] | None = None,
+        codings: Iterable[tuple[str, float]] = (),
+    ) -> None:
         self.folder = folder
         self._images = images
+        self._folders = file_names(f"{codec}-q{quality}" for codec, quality in codings)
 
-    def path(self, codec: str, quality: int, image: str) -> Path:
+    def path(self, codec: str, quality: float, image: str) -> Path:
         """Return where a picture lies or would lie."""
-        return self.folder / file_name(f"{codec}-q{quality}") / f"{image}.png"
+        name = f"{codec}-q{quality}"
+        return self.folder / self._folders.get(name, file_name(name)) / f"{image}.png"
 
-    def lacks(self, codec: str, quality: int, image: str, key: str | None) -> bool:
+    def lacks(self, codec: str, quality: float, image: str, key: str | None) -> bool:
         """Return whether the picture of a row is wanted and not there."""
         if not self._wants(image):
             return False
@@ -45,11 +54,11 @@ class KeptPictures:
         except OSError:
             return True
 
-    def keep(self, codec: str, quality: int, image: str, key: str | None, decoded: Tensor) -> None:
+    def keep(self, codec: str, quality: float, image: str, key: str | None, decoded: Tensor) -> None:
         """Write a picture, a uint8 tensor of shape (3, H, W), where it is wanted."""
         if self._wants(image):
             with replacing(self.path(codec, quality, image)) as path:
-                write_image(decoded, path, {} if key is None else {_KEY: key})
+                write_image(decoded, path, OUTPUT_MARK if key is None else OUTPUT_MARK | {_KEY: key})
 
     def _wants(self, image: str) -> bool:
         return self._images is None or image in self._images

@@ -16,6 +16,7 @@ import pandas as pd
 
 from compressai_gen._matplotlib import backend_set_aside
 from compressai_gen.codecs import family_ranks, newest_of_families
+from compressai_gen.data.images import OUTPUT_MARK
 from compressai_gen.eval.labels import Curve, label_curves
 from compressai_gen.eval.trained import DAGGER, stated, was_trained_on
 from compressai_gen.files import replacing
@@ -247,9 +248,9 @@ def try_plot(draw: Callable[[], Figure], name: str, kinds: Sequence[str]) -> dic
 def render_plot(figure: Figure, kind: str) -> bytes:
     """Return the file of a figure, ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
     file = BytesIO()
-    dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    metadata = {"png": OUTPUT_MARK, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with house_style():  # some of the style counts only now
-        figure.savefig(file, format=kind, metadata=dateless.get(kind))
+        figure.savefig(file, format=kind, metadata=metadata.get(kind))
     return file.getvalue()
 
 

@@ -13,7 +13,7 @@ from compressai_gen.eval import tables
 from compressai_gen.eval.plots import overview_plot, plottable, rate_plot, write_plot
 from compressai_gen.eval.trained import DAGGER, FOOTNOTE, stated, was_trained_on
 from compressai_gen.eval.typeset import write_typeset
-from compressai_gen.files import file_name, write_json, write_table
+from compressai_gen.files import escape_markdown, file_names, replacing, write_json, write_table
 from compressai_gen.metrics import MIN_OVERLAP, SET_METRICS
 
 __all__ = ["format_report", "write_report"]
@@ -36,10 +36,19 @@ def write_report(
     write_table(intervals, output / "intervals.csv")
     write_table(deltas, output / "bd_rate.csv")
     write_typeset(output, dataset["name"], summary, intervals, deltas, tables.origins(summary, dataset["name"]))
-    for codec in images["codec"].unique():
-        write_json(tables.compressai_results(codec, summary, description), output / f"{file_name(codec)}.json")
-    _write_plots(output, dataset["name"], summary, intervals, all_published)
+    for codec, name in file_names(images["codec"].unique(), taken=["environment"]).items():
+        write_json(tables.compressai_results(codec, summary, description), output / f"{name}.json")
     write_json(environment, output / "environment.json")
+    _note_unreadable(environment.get("unreadable", []), output / "summary.md")
+    _write_plots(output, dataset["name"], summary, intervals, all_published)
+
+
+def _note_unreadable(names: list[str], table: Path) -> None:
+    if names:
+        text = table.read_text(encoding="utf-8")
+        with replacing(table) as temporary:
+            left_out = ", ".join(map(escape_markdown, names))
+            temporary.write_text(f"{text}\nLeft out of every mean, as unreadable: {left_out}.\n", encoding="utf-8")
 
 
 def _write_plots(output: Path, name: str, summary: pd.DataFrame, intervals: pd.DataFrame, all_published: bool) -> None:
@@ -65,7 +74,8 @@ def format_report(summary: pd.DataFrame, deltas: pd.DataFrame) -> str:
         text += f"\n{', '.join(metric for metric in SET_METRICS if metric in measured)}{doubt}"
     deltas = deltas[deltas["codec"].isin(measured["codec"])]
     if deltas.empty:
-        return text
+        several = measured["codec"].nunique() > 1
+        return f"{text}\n\n{_NO_ANCHOR}" if several else text
     trained = stated(deltas)
     marks = np.where(deltas["overlap"] < MIN_OVERLAP, "*", "") + np.array(
         [DAGGER * was_trained_on(trained[row.codec], row.metric) for row in deltas.itertuples()], dtype=object
@@ -73,6 +83,17 @@ def format_report(summary: pd.DataFrame, deltas: pd.DataFrame) -> str:
     rates = deltas["bd_rate_percent"]
     percent = ["" if pd.isna(rate) else f"{rate:+.1f}{mark}" for rate, mark in zip(rates, marks, strict=True)]
     lines = deltas[["codec", "anchor", "metric"]].assign(bd_rate_percent=percent, overlap=deltas["overlap"].round(2))
+    reasons = "".join(
+        f"\nundefined: {row['codec']}, {row['metric']}: {row['reason']}"
+        for row in deltas[rates.isna()].to_dict("records")
+        if isinstance(row.get("reason"), str) and row["reason"]
+    )
     note = f"\n*: the curves share less than {MIN_OVERLAP:.0%} of their quality range" if "*" in "".join(marks) else ""
     note += f"\n{FOOTNOTE}" if DAGGER in "".join(marks) else ""
-    return f"{text}\n\n{lines.to_string(index=False)}{note}"
+    return f"{text}\n\n{lines.to_string(index=False)}{note}{reasons}"
+
+
+_NO_ANCHOR = (
+    "no BD-rates: avif was not measured, and there are no published curves and no baselines; measure it with "
+    "--baselines avif, or name one of the codecs with --anchor"
+)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from compressai_gen.codecs import Codec, Encoded
+from compressai_gen.codecs import Codec
 from compressai_gen.data import ImageDataset
-from compressai_gen.errors import CodecError
+from compressai_gen.errors import ImageError
+from compressai_gen.eval.contract import Coded, Coder
 from compressai_gen.eval.features import FeatureStore
 from compressai_gen.eval.pictures import KeptPictures
 from compressai_gen.eval.processes import Processes
@@ -27,14 +27,7 @@ class Job(NamedTuple):
     """A codec and the qualities to run it at."""
 
     codec: Codec
-    qualities: tuple[int, ...]
-
-
-class _Coded(NamedTuple):
-    encoded: Encoded
-    decoded: Tensor
-    encode_s: float
-    decode_s: float
+    qualities: tuple[float, ...]
 
 
 def measure(
@@ -46,6 +39,7 @@ def measure(
     store: RowStore | None = None,
     features: FeatureStore | None = None,
     processes: Processes = Processes(),  # noqa: B008  (immutable)
+    unreadable: dict[str, str] | None = None,
 ) -> pd.DataFrame:
     """Encode to bytes, decode from them, and measure the 8-bit result.
 
@@ -62,6 +56,8 @@ def measure(
             such a row are missing, only they are made.
         features: where the features of the originals and of the decoded pictures go.
         processes: share the images; each returns the rows of all.
+        unreadable: gets the pictures that cannot be read, and why, by name; they have no rows. Without it, the first
+            one is an error.
 
     Returns:
         One row per codec, quality and image, in this order: ``codec, quality, image, bpp``, a column per metric,
@@ -70,13 +66,14 @@ def measure(
 
     Raises:
         CodecError: a codec returned something else than bytes, or a picture of another shape.
+        ImageError: a picture cannot be read.
     """
-    rows = []
+    rows, coder = [], Coder()
     steps = [(codec, quality) for codec, qualities in jobs for quality in qualities]
     images = dataset.part(processes.share(range(len(dataset))))
     with tqdm(total=len(steps) * len(images), unit="image", disable=not progress) as bar:
         warm: set[tuple[str, int]] = set()
-        for name, image in images:
+        for name, image in images.each(_leave_out(unreadable, bar, len(steps))):
             original_is_set = False
             picture = store.picture(image) if store else None
             original = {"original": features.add(image)} if features else {}
@@ -88,9 +85,9 @@ def measure(
                 lacks_features = features and not (row and features.has(row.get("decoded")))
                 if row is None or lacks_picture or lacks_features:
                     if row is None and (codec.name, quality) not in warm:
-                        _code(codec, quality, image)
+                        coder.code(codec, quality, image)
                         warm.add((codec.name, quality))
-                    coded = _code(codec, quality, image)
+                    coded = coder.code(codec, quality, image)
                     measured = row is None
                     if measured:
                         if not original_is_set:
@@ -108,27 +105,32 @@ def measure(
     step_order = {(codec.name, quality): index for index, (codec, quality) in enumerate(steps)}
     image_order = {name: index for index, name in enumerate(dataset.image_names)}
     rows = processes.gather(rows)
+    if unreadable is not None:
+        unreadable.update(processes.gather(list(unreadable.items())))
     rows.sort(key=lambda row: (step_order[row["codec"], row["quality"]], image_order[row["image"]]))
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    # Where some codec counts in fractions, the numbers of the others stay whole.
+    whole = all(isinstance(quality, int) for _, quality in steps)
+    return (
+        table
+        if whole or table.empty
+        else table.assign(quality=pd.Series([row["quality"] for row in rows], dtype=object))
+    )
 
 
-def _code(codec: Codec, quality: int, image: Tensor) -> _Coded:
-    start = time.perf_counter()
-    encoded = codec.encode(image, quality)
-    encoded_at = time.perf_counter()
-    decoded = codec.decode(encoded, quality)
-    decoded_at = time.perf_counter()
-    if not all(isinstance(string, bytes) for string in encoded.strings):
-        raise CodecError(f"{codec.name} quality {quality} returned strings that are not bytes, so they have no length")
-    if decoded.shape != image.shape or decoded.dtype != torch.uint8:
-        raise CodecError(
-            f"{codec.name} quality {quality} decoded an image of shape {tuple(image.shape)} to "
-            f"{decoded.dtype} of shape {tuple(decoded.shape)}; it must be uint8 of the same shape"
-        )
-    return _Coded(encoded, decoded, encoded_at - start, decoded_at - encoded_at)
+def _leave_out(unreadable: dict[str, str] | None, bar: tqdm, steps: int) -> Callable[[str, ImageError], None] | None:
+    if unreadable is None:
+        return None
+
+    def note(name: str, error: ImageError) -> None:
+        unreadable[name] = str(error)
+        tqdm.write(f"left out: {error}", file=sys.stderr)
+        bar.update(steps)
+
+    return note
 
 
-def _figures(image: Tensor, coded: _Coded, metrics: ReferenceMetrics) -> dict[str, Any]:
+def _figures(image: Tensor, coded: Coded, metrics: ReferenceMetrics) -> dict[str, Any]:
     height, width = image.shape[1:]
     figures, terms = metrics.measure_with_terms(coded.decoded)
     return {

@@ -22,6 +22,7 @@ from compressai_gen.metrics import (
     BDRate,
     bd_rate,
 )
+from compressai_gen.metrics.bd_rate import why_undefined
 
 __all__ = [
     "bd_rates",
@@ -178,10 +179,10 @@ def bd_rates(
             baseline. Of several curves, each comparison takes the one with the largest overlap.
 
     Returns:
-        Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high, trained_on``. The
-        first percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured
-        codecs and figures of single images; the last column, all metrics that the codec was trained to lower, is there
-        where the summary has it.
+        Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high, reason, trained_on``.
+        The first percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the images, for measured
+        codecs and figures of single images; the reason says why a percentage is undefined; the last column, all metrics
+        that the codec was trained to lower, is there where the summary has it.
     """
     anchors = curves_called(summary["codec"], anchor) if anchor else _anchor_names(summary, baselines)
     rows = []
@@ -195,9 +196,10 @@ def bd_rates(
                 delta = _delta(summary, best, codec, metric)
                 akima = _delta(summary, best, codec, metric, method="akima")
                 low, high = _bd_interval(summary, images, best, codec, metric)
-                rows.append((codec, best, metric, delta.percent, delta.overlap, akima.percent, low, high))
+                figures = delta.percent, delta.overlap, akima.percent, low, high
+                rows.append((codec, best, metric, *figures, _reason(summary, best, codec, metric)))
     columns = ["codec", "anchor", "metric", "bd_rate_percent", "overlap", "bd_rate_percent_akima", "low", "high"]
-    deltas = pd.DataFrame(rows, columns=columns)
+    deltas = pd.DataFrame(rows, columns=[*columns, "reason"])
     if "trained_on" in summary:
         deltas["trained_on"] = deltas["codec"].map(stated(summary))
     return deltas
@@ -239,6 +241,11 @@ def _has(summary: pd.DataFrame, codec: str, metric: str) -> bool:
 def _delta(summary: pd.DataFrame, anchor: str, test: str, metric: str, method: str = "pchip") -> BDRate:
     a, b = summary[summary["codec"] == anchor], summary[summary["codec"] == test]
     return bd_rate(a["bpp"], a[metric], b["bpp"], b[metric], method, FIGURES[metric].higher_is_better)
+
+
+def _reason(summary: pd.DataFrame, anchor: str, test: str, metric: str) -> str:
+    a, b = summary[summary["codec"] == anchor], summary[summary["codec"] == test]
+    return why_undefined(a["bpp"], a[metric], b["bpp"], b[metric], "pchip", FIGURES[metric].higher_is_better)
 
 
 def _bd_interval(

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from compressai_gen.codecs import Codec, Encoded, check_qualities, decoder_reference, find_codec
 from compressai_gen.data import ImageDataset, known_datasets, load_dataset, pixel_hash
-from compressai_gen.errors import CodecError, DatasetError, SubmissionError
+from compressai_gen.errors import CodecError, CompressaiGenError, DatasetError, SubmissionError
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
@@ -65,23 +66,50 @@ def pack(
     pictures = load_dataset(dataset, data_root)
     if not pictures.definition and pictures.name in known_datasets():
         raise DatasetError(f"a folder of your own cannot be called '{pictures.name}': that name means fixed pictures")
+    images = {image_name: pixel_hash(image) for image_name, image in pictures}
+    claims = {
+        "card": fields,
+        "model": decoder_reference(codec),
+        "dataset": pictures.name,
+        "images": images,
+        "qualities": chosen,
+        "metrics": tuple(metrics),
+        "environment": describe_environment(device),
+    }
+    _rehearse(claims, output)
     work = output.with_name(f".{output.name}.work")
     store = StreamStore(work, list(metrics), str(device))
     rows = measure([Job(codec, chosen)], pictures, ReferenceMetrics(metrics, device), store=store)
     submission = Submission(
-        card=fields,
-        model=decoder_reference(codec),
-        dataset=pictures.name,
-        images={image_name: pixel_hash(image) for image_name, image in pictures},
-        qualities=chosen,
-        metrics=tuple(metrics),
-        environment=describe_environment(device),
+        **claims,
         rows=rows[["quality", "image", "bpp", *metrics, "encode_s", "decode_s"]],
         streams=_streams(store, codec, chosen, pictures),
     )
     write_submission(submission, output)
     shutil.rmtree(work, ignore_errors=True)
     return submission
+
+
+def _rehearse(claims: dict[str, Any], output: Path) -> None:
+    """Write a submission of the same claims without figures and streams where the real one will be, and remove it.
+
+    Raises:
+        CompressaiGenError: it is refused, or cannot be written: so would the real one be, after hours.
+    """
+    if unusual := [quality for quality in claims["qualities"] if not isinstance(quality, int)]:
+        raise SubmissionError(
+            f"qualities of a submission are whole numbers, unlike {unusual[0]}: number those of the codec"
+        )
+    pairs = [(quality, image) for quality in claims["qualities"] for image in claims["images"]]
+    columns = ("bpp", *claims["metrics"], "encode_s", "decode_s")
+    rows = pd.DataFrame([{"quality": q, "image": image, **dict.fromkeys(columns, 0.0)} for q, image in pairs])
+    rehearsal = output.with_name(f".{secrets.token_hex(8)}.rehearsal")
+    try:
+        write_submission(Submission(**claims, rows=rows, streams=dict.fromkeys(pairs, Encoded([b"x"]))), rehearsal)
+    except CompressaiGenError as error:
+        raise type(error)(str(error).replace(str(rehearsal), str(output))) from error
+    finally:
+        rehearsal.unlink(missing_ok=True)
 
 
 def read_card(path: Path) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def write_submission(submission: Submission, path: Path) -> None:
             for (quality, image), stream in submission.streams.items():
                 for n, string in enumerate(stream.strings):
                     _add(archive, _stream_name(quality, image, n), string)
-        read_submission(temporary)
+        read_submission(temporary, path)
 
 
 def _add(archive: ZipFile, name: str, data: bytes) -> None:
@@ -135,8 +135,12 @@ def _stream_name(quality: int, image: str, n: int) -> str:
     return f"streams/{quality}/{image}.{n}"
 
 
-def read_submission(path: Path) -> Submission:
+def read_submission(path: Path, name: Path | None = None) -> Submission:
     """Read and check a submission; whether it reproduces is for :mod:`compressai_gen.leaderboard.verify` to say.
+
+    Args:
+        path: of the file.
+        name: what errors call it, in place of its path.
 
     Raises:
         SubmissionError: the file is missing, too large, truncated, or anything but a submission of this form.
@@ -153,10 +157,10 @@ def read_submission(path: Path) -> Submission:
         fields = _fields(read_json(members.pop(_MANIFEST, b"")))
         streams = _streams(members, **fields)
     except SubmissionError as error:
-        raise SubmissionError(f"{path} is refused: {error}") from error
+        raise SubmissionError(f"{name or path} is refused: {error}") from error
     # Of hostile input, zipfile and the constructors below raise errors of many kinds; they all mean the same.
     except Exception as error:
-        raise SubmissionError(f"{path} is refused: it is damaged ({type(error).__name__}: {error})") from error
+        raise SubmissionError(f"{name or path} is refused: it is damaged ({type(error).__name__}: {error})") from error
     del fields["strings"], fields["shapes"]
     return Submission(**fields, streams=streams, sha256=hashlib.sha256(data).hexdigest())
 

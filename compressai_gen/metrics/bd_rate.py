@@ -13,7 +13,7 @@ from compressai_gen._matplotlib import backend_set_aside
 with backend_set_aside():  # which the package loads
     import bjontegaard
 
-__all__ = ["MIN_OVERLAP", "BDRate", "bd_rate"]
+__all__ = ["MIN_OVERLAP", "BDRate", "bd_rate", "why_undefined"]
 
 # Under this share of the quality range the mean says little about the curves; tables mark such figures.
 MIN_OVERLAP = 0.5
@@ -67,12 +67,37 @@ def bd_rate(
     sign = 1 if higher_is_better else -1
     anchor, test = _curve(rate_anchor, quality_anchor, sign), _curve(rate_test, quality_test, sign)
     overlap = _overlap(anchor[1], test[1])
-    usable = all(len(rate) >= _MIN_POINTS[method] and _is_increasing(quality) for rate, quality in (anchor, test))
-    if not usable or overlap == 0:
+    if _reason(anchor, test, overlap, _MIN_POINTS[method]):
         return BDRate(math.nan, overlap)
     # min_overlap=0: we report the overlap ourselves instead of warning.
     percent = bjontegaard.bd_rate(*anchor, *test, method=method, require_matching_points=False, min_overlap=0)
     return BDRate(float(percent), overlap)
+
+
+def why_undefined(
+    rate_anchor: Sequence[float],
+    quality_anchor: Sequence[float],
+    rate_test: Sequence[float],
+    quality_test: Sequence[float],
+    method: str = "pchip",
+    higher_is_better: bool = True,
+) -> str:
+    """Return why :func:`bd_rate` of the same arguments is not defined, or an empty text where it is."""
+    sign = 1 if higher_is_better else -1
+    anchor, test = _curve(rate_anchor, quality_anchor, sign), _curve(rate_test, quality_test, sign)
+    return _reason(anchor, test, _overlap(anchor[1], test[1]), _MIN_POINTS[method])
+
+
+def _reason(
+    anchor: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], overlap: float, points: int
+) -> str:
+    """Why there is no figure of two curves, or nothing."""
+    for name, (rate, quality) in (("the anchor", anchor), ("the codec", test)):
+        if len(rate) < points:
+            return f"{name} has {len(rate)} point{'' if len(rate) == 1 else 's'}, and at least {points} are needed"
+        if not _is_increasing(quality):
+            return f"with more bits, {name} does not always get better"
+    return "" if overlap else "the curves have no quality in common"
 
 
 def _curve(rate: Sequence[float], quality: Sequence[float], sign: int) -> tuple[np.ndarray, np.ndarray]:

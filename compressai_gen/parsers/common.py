@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,7 +12,7 @@ from typing import TextIO
 from compressai_gen.specs import own_specs, specs
 from compressai_gen.streams import discard_output, secure_streams, tell
 
-__all__ = ["Add", "Fill", "Parser", "add_data", "add_machine", "add_options", "describe", "make", "takers"]
+__all__ = ["Add", "Fill", "Parser", "add_data", "add_machine", "add_options", "describe", "make", "number", "takers"]
 
 Add = Callable[..., argparse.Action]
 """``parser.add_argument``."""
@@ -62,6 +63,21 @@ def describe(parser: argparse.ArgumentParser, description: str, examples: str = 
         lines = "\n".join(f"  {line.strip()}" for line in filled.strip().splitlines())
         parser.epilog = f"examples:\n{lines}"
     return parser.add_argument
+
+
+def number(text: str) -> float:
+    """Return a whole or real number, such as a quality, whole where it can be.
+
+    Raises:
+        ValueError: the text is none, or none that is finite.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if not math.isfinite(value):
+            raise
+        return value
 
 
 def add_data(add: Add) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from compressai_gen.parsers.common import add_data, add_machine, describe
+from compressai_gen.parsers.common import add_data, add_machine, describe, number
 
 __all__ = ["ablation", "bench", "compare", "evaluate"]
 
@@ -22,7 +22,7 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
         """,
     )
     add("--models", nargs="*", metavar="NAME", help="codecs under test (default: all models of this package)")
-    add("--qualities", nargs="+", type=int, metavar="Q", help="qualities of the models (default: all)")
+    add("--qualities", nargs="+", type=number, metavar="Q", help="qualities of the models (default: all)")
     add("--dataset", default="samples", help="known name or folder of images (default: %(default)s)")
     add_data(add)
     add(
@@ -102,7 +102,7 @@ def ablation(parser: argparse.ArgumentParser) -> None:
         "compressai-gen ablation {codec} --dataset kodak --qualities 2",
     )
     add("model", help="one of our models; an unknown name lists them")
-    add("--qualities", nargs="+", type=int, default=[2], metavar="Q", help="default: 2")
+    add("--qualities", nargs="+", type=number, default=[2], metavar="Q", help="default: 2")
     add("--dataset", default="kodak", help="known name or folder of images (default: %(default)s)")
     add_data(add)
     add("--limit", type=int, metavar="N", help="use only the first N images")

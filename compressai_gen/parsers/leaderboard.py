@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from compressai_gen.parsers.common import Add, add_data, add_machine, describe
+from compressai_gen.parsers.common import Add, add_data, add_machine, describe, number
 
 __all__ = ["leaderboard"]
 
@@ -29,7 +29,7 @@ def leaderboard(parser: argparse.ArgumentParser) -> None:
     add("--card", type=Path, required=True, metavar="FILE", help="TOML or JSON with title, author and links")
     add("--output", type=Path, metavar="FILE", help="default: <codec>.cgensub")
     add("--dataset", default="kodak", help="known name or folder of images (default: %(default)s)")
-    add("--qualities", nargs="+", type=int, metavar="Q", help="default: all of the codec")
+    add("--qualities", nargs="+", type=number, metavar="Q", help="default: all of the codec")
     add("--metrics", nargs="+", metavar="NAME", help="default: those of the evaluation; an unknown name lists all")
     add_data(add)
     add_machine(add)

@@ -191,3 +191,107 @@ def test_plugin_failure_while_coding_names_its_package(third_party):
     encoded = codec.encode(image, 1)
     with pytest.raises(BitstreamError, match="not grey"):  # our own errors pass unchanged
         codec.decode(type(encoded)([b"x"], encoded.shape))
+
+
+MISBEHAVING = """
+import sys
+import numpy as np
+from compressai_gen.codecs import Encoded
+
+class Real:
+    name = "x"
+    qualities = np.array([0.25, 0.5, 0.75])
+    def encode(self, image, quality):
+        sys.exit(0)
+    def decode(self, encoded, quality=None):
+        class Own(BaseException):
+            pass
+        raise Own("mine")
+
+def ends():
+    sys.exit(0)
+
+def made(qualities):
+    codec = Real()
+    codec.qualities = qualities
+    return lambda: codec
+
+empty, twice, words, truth, none, endless = map(made, ((), (1, 2, 1.0), ("low",), (True,), None, (float("inf"),)))
+
+class Raising:
+    name, encode, decode = "x", None, None
+    @property
+    def qualities(self):
+        raise OSError("no disk")
+"""
+
+
+@pytest.fixture
+def misbehaving(tmp_path, monkeypatch):
+    (tmp_path / "mischief.py").write_text(MISBEHAVING)
+    info = tmp_path / "mischief-2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mischief\nVersion: 2\n")
+    names = ("Real", "ends", "empty", "twice", "words", "truth", "none", "endless", "Raising")
+    (info / "entry_points.txt").write_text(
+        "[compressai_gen.codecs]\n# ours\n" + "\n".join(f"{name} = mischief:{name}" for name in names) + "\nno form\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("mischief", None)
+
+
+def test_qualities_may_be_real_numbers(misbehaving):
+    codec = find_codec("Real")
+    assert codec.qualities == (0.25, 0.5, 0.75)
+    assert {type(quality) for quality in codec.qualities} == {float}
+    assert check_qualities(codec, [0.75, 0.25]) == (0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("empty", "has no qualities"),
+        ("twice", "must differ: 1, 2, 1.0"),
+        ("words", "real numbers, not 'low'"),
+        ("truth", "real numbers, not True"),
+        ("none", "TypeError"),
+        ("endless", "real numbers, not inf"),
+        ("Raising", "OSError: no disk"),
+        ("ends", "SystemExit: 0"),
+    ],
+)
+def test_impossible_codecs_are_refused_when_they_are_loaded(misbehaving, name, reason):
+    with pytest.raises(CodecError, match=rf"codec '{name}' of package mischief 2 failed: .*{reason}"):
+        find_codec(name)
+
+
+def test_a_codec_cannot_end_the_process(misbehaving):
+    codec = find_codec("Real")
+    with pytest.raises(CodecError, match="mischief 2 failed: SystemExit: 0"):
+        codec.encode(torch.zeros(3, 4, 5, dtype=torch.uint8), 0.25)
+    with pytest.raises(CodecError, match="mischief 2 failed: Own: mine"):
+        codec.decode(None)
+
+
+BROKEN_METADATA = {
+    "no section": b"grey = paintbox:Grey\n[[[\n",
+    "no text": b"\xff\xfe[compressai_gen.codecs]\nx\n",
+    "no value": b"[compressai_gen.codecs]\nnothing\n = empty\nspoilt =\n",
+    "other groups": b"[console_scripts]\nrun\n[compressai_gen.other]\nx = y\n",
+    "a folder": None,
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_METADATA)
+def test_damaged_metadata_of_another_package_harm_nobody(third_party, tmp_path, kind):
+    info = tmp_path / "aaa_broken-1.dist-info"
+    info.mkdir()
+    if BROKEN_METADATA[kind] is None:
+        (info / "entry_points.txt").mkdir()
+    else:
+        (info / "entry_points.txt").write_bytes(BROKEN_METADATA[kind])
+    assert find_codec("grey").package == "paintbox 1.2"
+    with pytest.raises(CodecError, match="Did you mean"):
+        find_codec("gray")
+    assert "nothing" not in available_codecs()

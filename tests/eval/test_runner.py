@@ -68,7 +68,7 @@ def test_original_is_prepared_once_per_image(dataset):
 def test_one_picture_at_a_time(dataset, monkeypatch):
     alive, most = [], []
 
-    def count(self):
+    def count(self, on_unreadable=None):
         for name, path in zip(self.image_names, self.paths, strict=True):
             image = read_image(path)
             alive.append(weakref.ref(image))
@@ -80,7 +80,7 @@ def test_one_picture_at_a_time(dataset, monkeypatch):
             most.append(sum(reference() is not None for reference in alive))
             return super().encode(image, quality)
 
-    monkeypatch.setattr(ImageDataset, "__iter__", count)
+    monkeypatch.setattr(ImageDataset, "each", count)
     _measure([Job(Counting(), (1, 2))], dataset)
     assert max(most) == 1
 

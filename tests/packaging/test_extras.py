@@ -54,7 +54,7 @@ def test_programs_without_their_extra_say_what_to_install(tmp_path):
 def test_a_plain_installation_has_at_most_18_direct_dependencies():
     names = {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in PROJECT["dependencies"]}
     assert len(names) == len(PROJECT["dependencies"]) <= 18
-    assert {"compressai", "torch", "diffusers", "lpips", "pytorch-fid", "pandas", "matplotlib", "entrypoints"} <= names
+    assert {"compressai", "torch", "diffusers", "lpips", "pytorch-fid", "pandas", "matplotlib"} <= names
 
 
 def test_the_extras_are_those_that_messages_name():
