@@ -76,9 +76,10 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
         pictures = KeptPictures(output / "reconstructions", wanted, run)
     unreadable: dict[str, str] = {}
     measured = measure(jobs, dataset, metrics, pictures, processes.is_main, store, features, processes, unreadable)
-    n_given, dataset = len(dataset), dataset.without(unreadable)
+    files = dict(zip(dataset.image_names, dataset.paths, strict=True))
+    dataset = dataset.without(unreadable)
     if not len(dataset):
-        raise DatasetError(f"none of the {n_given} pictures can be read: {next(iter(unreadable.values()))}")
+        raise DatasetError(f"none of the {len(files)} pictures can be read: {next(iter(unreadable.values()))}")
     of_set = set_figures(measured, features, processes, processes.is_main) if features else None
     if not processes.is_main:
         return
@@ -112,8 +113,8 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
     print(f"\nwritten to {output}")
     if unreadable:
         raise DatasetError(
-            f"{len(unreadable)} of {n_given} pictures could not be read and are left out of every mean: "
-            f"{', '.join(sorted(unreadable))}"
+            f"{len(unreadable)} of {len(files)} pictures could not be read and are left out of every mean: "
+            f"{', '.join(str(files[name]) for name in sorted(unreadable))}"
         )
 
 

@@ -61,7 +61,7 @@ def test_one_unreadable_picture_costs_only_itself(photos, capsys):
     assert "Left out of every mean, as unreadable: broken, gone" in (photos / "out/summary.md").read_text()
     assert captured.err.count("left out: ") == 2
     last = captured.err.strip().splitlines()[-1]
-    assert last == "error: 2 of 4 pictures could not be read and are left out of every mean: broken, gone"
+    assert last == "error: 2 of 4 pictures could not be read and are left out of every mean: broken.jpg, gone.png"
     assert (photos / "out/report.html").exists()
 
 
