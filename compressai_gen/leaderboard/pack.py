@@ -8,6 +8,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ def _rehearse(claims: dict[str, Any], output: Path) -> None:
     except CompressaiGenError as error:
         raise type(error)(str(error).replace(str(rehearsal), str(output))) from error
     finally:
-        rehearsal.unlink(missing_ok=True)
+        with suppress(OSError):
+            rehearsal.unlink()
 
 
 def read_card(path: Path) -> dict[str, Any]:
