@@ -181,8 +181,8 @@ def bd_rates(
     Returns:
         Columns ``codec, anchor, metric, bd_rate_percent, overlap, bd_rate_percent_akima, low, high, reason`` and
         ``trained_on``. The first percentage is by PCHIP; `low` and `high` are its 95 % bootstrap interval over the
-        images, for measured codecs and figures of single images; the reason says why a percentage is undefined; the last
-        column, all metrics that the codec was trained to lower, is there where the summary has it.
+        images, for measured codecs and figures of single images; the reason says why a percentage is undefined; the
+        last column, all metrics that the codec was trained to lower, is there where the summary has it.
     """
     anchors = curves_called(summary["codec"], anchor) if anchor else _anchor_names(summary, baselines)
     rows = []
