@@ -103,8 +103,9 @@ def design(
     draws = np.random.default_rng([seed, 1])
     count = max(2, -(-len(pairs) // 6)) if checks is None else checks
     checked = Counter(int(index) for index in draws.choice(len(dataset), count, replace=count > len(dataset)))
-    record = {"format": STUDY_FORMAT, "dataset": _text(dataset.name), "bpp": f"{bpp:g}", "codecs": names, "trials": []}
-    study = Study(record)
+    trials: list[dict[str, Any]] = []
+    about = {"dataset": _text(dataset.name), "bpp": f"{bpp:g}", "codecs": names}
+    study = Study({"format": STUDY_FORMAT, **about, "trials": trials})
     with tqdm(total=len(dataset) * len(columns), unit="image", disable=not progress) as bar:
         for index, (name, image) in enumerate(dataset):
             wanted = sorted({codec for image_index, *pair in pairs if image_index == index for codec in pair})
@@ -121,9 +122,9 @@ def design(
             common = {"image": _text(name), "original": original}
             for image_index, a, b in pairs:
                 if image_index == index:
-                    record["trials"].append({"kind": "pair", "sides": [sides[a], sides[b]], **common})
+                    trials.append({"kind": "pair", "sides": [sides[a], sides[b]], **common})
             trial = {"kind": "check", "sides": _check_sides(study, image[window], original), **common}
-            record["trials"] += [trial] * checked[index]
+            trials += [trial] * checked[index]
     return study
 
 

@@ -21,10 +21,11 @@ def record(votes):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory, small_pictures):
     """A study of three codecs on four images: twelve comparisons and two checks."""
     path = tmp_path_factory.mktemp("study") / "study.html"
-    assert main(["make", "jpeg", "webp", "jpeg2000", "--bpp", "0.5", "--crop", "128", "--output", str(path)]) == 0
+    command = ["make", "jpeg", "webp", "jpeg2000", "--dataset", str(small_pictures), "--bpp", "1"]
+    assert main([*command, "--output", str(path)]) == 0
     return path
 
 
@@ -67,7 +68,7 @@ def test_pairs_are_of_matched_bytes(page):
         a, b = trial["sides"]
         assert a["codec"] != b["codec"]
         assert abs(a["bytes"] / b["bytes"] - 1) < 0.1
-        assert 8 * a["bytes"] / a["pixels"] == pytest.approx(0.5, abs=0.3)
+        assert 8 * a["bytes"] / a["pixels"] == pytest.approx(1, abs=0.3)
     for trial in study["trials"][2:]:
         if trial["kind"] == "check":
             assert trial["sides"][0]["codec"] == ORIGINAL
@@ -85,21 +86,9 @@ def test_the_page_stands_alone_and_hides_the_codecs(page):
             assert f'id="data-{picture}"' in text
 
 
-def test_few_comparisons_are_drawn_evenly(tmp_path):
-    command = [
-        "make",
-        "jpeg",
-        "webp",
-        "jpeg2000",
-        "--bpp",
-        "0.5",
-        "--crop",
-        "64",
-        "--comparisons",
-        "6",
-        "--checks",
-        "1",
-    ]
+def test_few_comparisons_are_drawn_evenly(tmp_path, small_pictures):
+    command = ["make", "jpeg", "webp", "jpeg2000", "--dataset", str(small_pictures), "--bpp", "1", "--crop", "64"]
+    command += ["--comparisons", "6", "--checks", "1"]
     for name in "ab":
         assert main([*command, "--output", str(tmp_path / name)]) == 0
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -17,11 +17,11 @@ SIZE = 128
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory, small_pictures):
     """Ten comparisons and two checks."""
     path = tmp_path_factory.mktemp("study") / "a study.html"
-    command = ["make", "jpeg", "webp", "jpeg2000", "--bpp", "0.5", "--crop", str(SIZE), "--comparisons", "10"]
-    assert main([*command, "--output", str(path)]) == 0
+    command = ["make", "jpeg", "webp", "jpeg2000", "--dataset", str(small_pictures), "--bpp", "1"]
+    assert main([*command, "--comparisons", "10", "--output", str(path)]) == 0
     return path
 
 
