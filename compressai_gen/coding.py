@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -20,6 +22,7 @@ from compressai_gen.entropy.container import HEADER_BYTES, quality_of
 from compressai_gen.errors import BitstreamError, CodecError, ImageError, ZooError
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.models.capabilities import TakesRegions
+from compressai_gen.qualities import STEPS_PER_QUALITY, plain
 from compressai_gen.specs import find_spec, own_specs, specs
 from compressai_gen.zoo.manifest import find_fingerprint, find_weights
 
@@ -42,7 +45,7 @@ FileSource: TypeAlias = str | os.PathLike | BinaryIO | Buffer
 def encode(
     image: PictureSource,
     model: str | GenerativeCodec = DEFAULT_MODEL,
-    quality: int | None = None,
+    quality: float | None = None,
     *,
     target_bpp: float | None = None,
     target_bytes: int | None = None,
@@ -59,7 +62,7 @@ def encode(
         image: a path, an open file or the bytes of one, a Pillow image, a NumPy array (H, W, 3), or a uint8 tensor
             (3, H, W); see :func:`load_picture`.
         model: the name of a codec (``cgdm``), of its weights (``cgdm.<tag>``), or a model.
-        quality: 1 (fewest bits) to 5; 3 without a target.
+        quality: 1 (fewest bits) to 5 in steps of 1/32; 3 without a target.
         target_bpp, target_bytes: in place of a quality, the largest file that is wanted, in bits per pixel or bytes:
             the highest quality that keeps to it is taken.
         online_steps: see :meth:`compressai_gen.models.base.GenerativeCodec.compress`; with a target, the file may end
@@ -94,7 +97,7 @@ def encode(
     if roi is not None:
         options |= codec.region_options(_importance(roi, size))
 
-    def file_of(quality: int, **more: Any) -> bytes:
+    def file_of(quality: float, **more: Any) -> bytes:
         out = codec.compress(x, quality, **options, **more)
         return CgenFile(weights, size, out["strings"][0][0], seed).to_bytes()
 
@@ -115,17 +118,29 @@ def encode(
     return tuned if len(tuned) <= limit else data
 
 
-def _highest_within(limit: float, file_of: Any, n_qualities: int) -> tuple[int, bytes] | None:
-    """Finds the highest quality whose file keeps to the limit, by bisection, as rates rise with quality."""
-    low, high, best = 1, n_qualities, None
-    while low <= high:
-        middle = (low + high + 1) // 2
-        data = file_of(middle)
+def _highest_within(limit: float, file_of: Callable[[float], bytes], n_qualities: int) -> tuple[float, bytes] | None:
+    """Finds the highest quality whose file keeps to the limit, as rates rise with quality.
+
+    The next guess is where the logarithm of the size, taken as linear between the nearest sizes on both sides, meets
+    the limit; every third one halves what is left, should the sizes be far from that.
+    """
+    fits, exceeds = 0, (n_qualities - 1) * STEPS_PER_QUALITY
+    smallest, largest = file_of(1), file_of(n_qualities)
+    if len(largest) <= limit:
+        return n_qualities, largest
+    if len(smallest) > limit:
+        return None
+    best, too_large, tries = smallest, len(largest), 0
+    while exceeds - fits > 1:
+        tries += 1
+        share = 0.5 if tries % 3 == 0 else math.log(limit / len(best)) / math.log(too_large / len(best))
+        guess = min(max(fits + round(share * (exceeds - fits)), fits + 1), exceeds - 1)
+        data = file_of(1 + guess / STEPS_PER_QUALITY)
         if len(data) <= limit:
-            low, best = middle + 1, (middle, data)
+            fits, best = guess, data
         else:
-            high = middle - 1
-    return best
+            exceeds, too_large = guess, len(data)
+    return 1 + fits / STEPS_PER_QUALITY, best
 
 
 def decode(
@@ -187,7 +202,7 @@ def describe(data: FileSource, streams: bool = False) -> dict[str, Any]:
     height, width = file.size
     described: dict[str, Any] = {
         "model": file.model,
-        "quality": quality_of(file.stream) + 1,
+        "quality": plain(quality_of(file.stream)),
         "width": width,
         "height": height,
         "seed": file.seed,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -17,7 +18,7 @@ from torch import Tensor
 from compressai_gen.errors import CodecError
 from compressai_gen.resources import is_offline
 
-__all__ = ["UNREADABLE", "download_state", "first_line", "read_state", "unavailable"]
+__all__ = ["UNREADABLE", "download_state", "first_line", "read_state", "unavailable", "unwrapped"]
 
 UNREADABLE = EOFError, LookupError, OSError, RuntimeError, ValueError, pickle.UnpicklingError
 """What torch raises where a file of weights cannot be had, or is something else."""
@@ -81,7 +82,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
             checkpoint = checkpoint[key]
     if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
         raise CodecError(f"{path} holds no state of a model, by itself or under 'state_dict'")
-    return checkpoint
+    return unwrapped(checkpoint)
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return a model's state without the prefixes that DataParallel and ``torch.compile`` put before all its names."""
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(name.startswith(prefix) for name in state):
+            return unwrapped({name.removeprefix(prefix): tensor for name, tensor in state.items()})
+    return state
 
 
 def first_line(error: Exception) -> str:

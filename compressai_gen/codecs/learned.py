@@ -29,6 +29,7 @@ class LearnedCodec:
         options: keyword arguments of the models' ``compress`` and of their ``decompress``; one of ``compress`` that can
             be called is called with (H, W).
         trained_metrics: see :class:`~compressai_gen.codecs.base.Codec`.
+        variable_rate: whether numbers between the qualities are qualities, too.
 
     Attributes:
         coding: fingerprint of the part of the weights that decides symbols, where there is one.
@@ -43,10 +44,12 @@ class LearnedCodec:
         version: str | None = None,
         options: tuple[dict[str, Any], dict[str, Any]] = ({}, {}),
         trained_metrics: frozenset[str] | None = None,
+        variable_rate: bool = False,
     ) -> None:
         self.name = name
         self.version = version
         self.trained_metrics = trained_metrics
+        self.variable_rate = variable_rate
         self.qualities = tuple(qualities)
         self._load = load
         self._compress_options, self._decompress_options = options
@@ -66,7 +69,9 @@ class LearnedCodec:
         trained = self.trained_metrics
         if trained is not None and options[0].get("online_steps"):
             trained = trained | ONLINE_METRICS
-        variant = LearnedCodec(name, self.qualities, self.model, self._device, version, options, trained)
+        variant = LearnedCodec(
+            name, self.qualities, self.model, self._device, version, options, trained, self.variable_rate
+        )
         variant.coding = self.coding
         return variant
 

@@ -14,6 +14,7 @@ from compressai_gen.codecs.classical import CLASSICAL_CODECS
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.codecs.plugins import PluginCodec, load_plugin, plugin_names
 from compressai_gen.errors import CodecError, ZooError
+from compressai_gen.qualities import check_quality, plain
 from compressai_gen.specs import CodecSpec, problems, specs
 
 __all__ = ["available_codecs", "check_qualities", "decoder_reference", "find_codec", "find_decoder", "our_models"]
@@ -72,11 +73,11 @@ def _zoo_codec(spec: CodecSpec, name: str, device: str | torch.device) -> Learne
     weights = name if "." in name else None
     entry = entry_of(spec.name, weights)
 
-    def load(quality: int) -> nn.Module:
+    def load(quality: float) -> nn.Module:
         return zoo.load(spec.name, quality, weights=weights)
 
     trained, version = frozenset(entry["trained_on"]), output_version(spec.name, weights)
-    codec = LearnedCodec(name, spec.qualities, load, device, version, trained_metrics=trained)
+    codec = LearnedCodec(name, spec.qualities, load, device, version, trained_metrics=trained, variable_rate=True)
     codec.coding = entry["fingerprint"]
     return codec
 
@@ -121,11 +122,13 @@ def decoder_reference(codec: Codec) -> dict[str, str]:
 
 
 def check_qualities(codec: Codec, qualities: Sequence[float]) -> tuple[float, ...]:
-    """Return the qualities in the codec's own order.
+    """Return the qualities in the codec's own order; of our models, those between its whole ones are qualities, too.
 
     Raises:
         CodecError: the codec does not have one of them.
     """
+    if isinstance(codec, LearnedCodec) and codec.variable_rate:
+        return tuple(plain(check_quality(codec.name, q, codec.qualities[-1])) for q in sorted(set(qualities)))
     unknown = sorted(set(qualities) - set(codec.qualities))
     if unknown:
         raise CodecError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressai_gen.configuration import register_part
 from compressai_gen.diffusion.guidance import Guidance, guidance_channels
+from compressai_gen.layers.quality import QualityEmbedding
 
 __all__ = ["ChannelNorm", "UNetDenoiser"]
 
@@ -51,21 +52,21 @@ class UNetDenoiser(nn.Module):
         self.guided = guidance_channels(widths, layers)
         self.unet = _unet(widths, layers, sample_channels, n_qualities)
 
-    def forward(self, x: Tensor, t: Tensor, base: Tensor, quality: Tensor, guidance: Guidance | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, base: Tensor, index: Tensor, guidance: Guidance | None = None) -> Tensor:
         """Estimates the clean sample (N, C, h, w).
 
         Args:
             x: the noisy sample (N, C, h, w).
             t: timestep, a scalar or (N,).
             base: the base picture's sample, in about -1 to 1.
-            quality: (N,), from 0.
+            index: of the quality, real numbers from 0 (N,).
             guidance: what the restorer's guidance made; None: without.
         """
         return self.unet(
             torch.cat((x, base), dim=1).contiguous(memory_format=torch.channels_last),
             t,
             encoder_hidden_states=None,
-            class_labels=quality,
+            class_labels=index,
             down_block_additional_residuals=None if guidance is None else guidance.down,
             mid_block_additional_residual=None if guidance is None else guidance.mid,
         ).sample.float()
@@ -88,6 +89,7 @@ def _unet(widths: Sequence[int], layers: int, channels: int, n_qualities: int) -
         for name, child in module.named_children():
             if isinstance(child, nn.GroupNorm):
                 setattr(module, name, ChannelNorm(child.num_channels, eps=child.eps))
+    unet.class_embedding = QualityEmbedding.from_pretrained(unet.class_embedding.weight, freeze=False)
     # Else an untrained network sees little but noise, and takes long to find what lies below it.
     with torch.no_grad():
         unet.conv_in.weight[:, :channels] *= 0.2

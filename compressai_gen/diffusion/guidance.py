@@ -111,7 +111,7 @@ class ConsistencyBranch(nn.Module):
         features: Sequence[Tensor],
         latent: Tensor,
         syntax: Tensor | None,
-        quality: Tensor,
+        index: Tensor,
         strength: Tensor | float = 1.0,
         syntax_strength: Tensor | float = 1.0,
     ) -> Guidance:
@@ -121,7 +121,7 @@ class ConsistencyBranch(nn.Module):
             features: of the base decoder, at 1/4, 1/8 and 1/16 of the resolution.
             latent: (N, M, H/16, W/16), at unit variance.
             syntax: (N, S, H/64, W/64); None leaves features as they are.
-            quality: (N,), from 0.
+            index: of the quality, real numbers from 0 (N,).
             strength, syntax_strength: factors of the guidance and of the syntax's influence, per image (N, 1, 1, 1).
         """
         *finer, coarsest = features
@@ -131,7 +131,7 @@ class ConsistencyBranch(nn.Module):
             h = self.inputs[i](inputs[i].contiguous(memory_format=torch.channels_last))
             if hidden:
                 h = h + F.interpolate(self.up[i](hidden[0]), scale_factor=2, mode="nearest")
-            hidden.insert(0, self.blocks[i](h, quality))
+            hidden.insert(0, self.blocks[i](h, index))
         if syntax is not None and self.fusion is not None:
             hidden = self.fusion(hidden, syntax, syntax_strength)
         down = tuple(conv(hidden[i]) * strength for conv, i in zip(self.outputs, self.resolutions, strict=True))

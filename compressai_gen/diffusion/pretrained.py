@@ -23,6 +23,7 @@ from compressai_gen.diffusion.guidance import Guidance, SyntaxFusion, guidance_c
 from compressai_gen.diffusion.spaces import Space
 from compressai_gen.errors import CodecError
 from compressai_gen.extras import extra
+from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.transforms import BLOCK, ResidualBlock
 
 __all__ = ["DTYPES", "LORA_TARGETS", "AutoencoderSpace", "ControlBranch", "LatentUNet", "load_pretrained"]
@@ -330,7 +331,7 @@ class LatentUNet(nn.Module, _Pretrained):
         adapters = [m for name, m in self.unet.named_modules() if name.endswith((".lora_A", ".lora_B"))]
         return [self.tokens, self.unet.conv_in, *adapters]
 
-    def forward(self, x: Tensor, t: Tensor, base: Tensor, quality: Tensor, guidance: Guidance | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, base: Tensor, index: Tensor, guidance: Guidance | None = None) -> Tensor:
         """Estimates the clean sample; see :class:`compressai_gen.diffusion.denoiser.UNetDenoiser`."""
         dtype = self.unet.conv_in.weight.dtype
 
@@ -340,7 +341,7 @@ class LatentUNet(nn.Module, _Pretrained):
         out = self.unet(
             cast(torch.cat((x, base), dim=1)),
             t,
-            encoder_hidden_states=cast(self._tokens_of(quality)),
+            encoder_hidden_states=cast(self._tokens_of(index)),
             down_block_additional_residuals=None if guidance is None else tuple(map(cast, guidance.down)),
             mid_block_additional_residual=None if guidance is None else cast(guidance.mid),
         ).sample.float()
@@ -350,12 +351,9 @@ class LatentUNet(nn.Module, _Pretrained):
         signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
         return signal * x - noise * out if self.prediction == "v_prediction" else (x - noise * out) / signal
 
-    def _tokens_of(self, quality: Tensor) -> Tensor:
-        """Tokens (N, T, D), between those of the whole qualities beside each of ``quality`` (N,)."""
-        below = quality.floor().long().clamp(0, self.n_qualities - 1)
-        above = (below + 1).clamp_max(self.n_qualities - 1)
-        share = (quality - below).float()[:, None]
-        return self.tokens(below).lerp(self.tokens(above), share).unflatten(1, (self.n_tokens, -1))
+    def _tokens_of(self, index: Tensor) -> Tensor:
+        """Tokens (N, T, D), between those of the whole qualities beside each."""
+        return between_qualities(self.tokens.weight, index).unflatten(1, (self.n_tokens, -1))
 
 
 def _check_unet(config: Any, channels: int) -> None:
@@ -445,16 +443,16 @@ class ControlBranch(nn.Module):
         features: Sequence[Tensor],
         latent: Tensor,
         syntax: Tensor | None,
-        quality: Tensor,
+        index: Tensor,
         strength: Tensor | float = 1.0,
         syntax_strength: Tensor | float = 1.0,
     ) -> Guidance:
         """Returns the guidance; see :class:`compressai_gen.diffusion.guidance.ConsistencyBranch`."""
         size = [n * BLOCK // _FACTOR for n in latent.shape[-2:]]
         h = sum(_resized(conv(f), size) for conv, f in zip(self.inputs, (*features, latent), strict=True))
-        hidden = [self.blocks[0](h, quality)]
+        hidden = [self.blocks[0](h, index)]
         for down, block in zip(self.down, self.blocks[1:], strict=True):
-            hidden.append(block(down(hidden[-1]), quality))
+            hidden.append(block(down(hidden[-1]), index))
         if syntax is not None and self.fusion is not None:
             hidden = self.fusion(hidden, syntax, syntax_strength)
         down = tuple(conv(hidden[i]) * strength for conv, i in zip(self.outputs, self.resolutions, strict=True))

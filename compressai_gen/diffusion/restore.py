@@ -24,7 +24,7 @@ class Conditions(NamedTuple):
     """All that a restorer knows of pictures; the last two fields follow from the latent by the base decoder.
 
     Attributes:
-        quality: (N,), from 0.
+        index: of the quality, real numbers from 0 (N,).
         latent: (N, M, H/16, W/16).
         syntax: (N, S, H/64, W/64), or None without it.
         sent: (N, 1, H/16, W/16) booleans, blocks that are held to the base picture; see
@@ -33,7 +33,7 @@ class Conditions(NamedTuple):
         features: of the base decoder, at several resolutions.
     """
 
-    quality: Tensor
+    index: Tensor
     latent: Tensor
     syntax: Tensor | None = None
     sent: Tensor | None = None
@@ -48,14 +48,14 @@ class Conditions(NamedTuple):
             return None if field is None else tile.crop(field, width // field.shape[-1])
 
         fields = (crop(field) for field in (self.latent, self.syntax, self.sent, self.x_base))
-        return Conditions(self.quality, *fields, [crop(f) for f in self.features])
+        return Conditions(self.index, *fields, [crop(f) for f in self.features])
 
 
 class BaseDecoder(NamedTuple):
     """A codec's base decoder, as functions of latents (N, M, H/16, W/16).
 
     Attributes:
-        features: of latents and qualities (N,): the network's features at several resolutions, the finest first.
+        features: of latents and index indexes (N,): the network's features at several resolutions, the finest first.
         picture: of latents and their features: ``x_base`` (N, 3, H, W).
         normalize: brings latents to about unit variance per channel.
     """
@@ -161,7 +161,7 @@ class Restorer(nn.Module):
 
     def complete(self, base: BaseDecoder, conditions: Conditions) -> Conditions:
         """Runs the base decoder; returns the conditions with all their fields."""
-        features = base.features(conditions.latent, conditions.quality)
+        features = base.features(conditions.latent, conditions.index)
         x_base = base.picture(conditions.latent, features)
         return conditions._replace(x_base=self.space.encode(x_base), features=features)
 
@@ -178,7 +178,7 @@ class Restorer(nn.Module):
         if self.guidance is None:
             return None
         latent = base.normalize(conditions.latent)
-        return self.guidance(conditions.features, latent, conditions.syntax, conditions.quality, *strengths)
+        return self.guidance(conditions.features, latent, conditions.syntax, conditions.index, *strengths)
 
     def estimate(self, guidance: Any, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Estimates what the space has the denoiser estimate, from a noisy one.
@@ -190,7 +190,7 @@ class Restorer(nn.Module):
             conditions: completed.
         """
         base = self.space.normalize(conditions.x_base)
-        estimated = self.denoiser(x, t, base, conditions.quality, guidance)
+        estimated = self.denoiser(x, t, base, conditions.index, guidance)
         return estimated if conditions.sent is None else self.space.hold(estimated, conditions.sent, conditions.x_base)
 
 
@@ -221,7 +221,7 @@ def _blend_base(
     features: list[Tensor] = []
     for window in tiles:
         part = window.crop(conditions.latent, BLOCK)
-        of_tile = base.features(part, conditions.quality)
+        of_tile = base.features(part, conditions.index)
         if keep_features:
             factors = [window.width // f.shape[-1] for f in of_tile]
             if not features:

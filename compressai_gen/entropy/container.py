@@ -1,8 +1,8 @@
 """The four bytes before every stream, which tell a decoder that it holds the right bytes, whole.
 
 ======  =====================================================================
-byte 0  codec and format version, e.g. 0xC1
-byte 1  quality (high 4 bits, 0 is the lowest) and phase of the exact rounding (low 4 bits)
+byte 0  codec and format version, e.g. 0xC2
+byte 1  quality, as the number of steps of 1/32 from 1, the lowest
 2 to 3  CRC-16/CCITT of bytes 0 and 1, the image size and the payload, big endian
 ======  =====================================================================
 """
@@ -15,19 +15,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compressai_gen.errors import BitstreamError
+from compressai_gen.qualities import STEPS_PER_QUALITY
 
 __all__ = ["HEADER_BYTES", "Stream", "codec_of", "pack", "quality_of", "unpack"]
 
 HEADER_BYTES = 4
-CODECS = {0xC1: "cgdm", 0xD3: "mridc"}
+CODECS = {0xC2: "cgdm", 0xD4: "mridc"}
 """First byte of a stream, per codec; a format change takes the next number."""
+
+_RETIRED = {0xC1: "cgdm", 0xD3: "mridc"}
+# Of streams that were written before the first release.
 
 
 class Stream(NamedTuple):
     """A stream without its header."""
 
-    quality: int
-    phase: int
+    quality: float
+    """From 1, in steps of 1/32."""
     payload: bytes
     checksum: int = 0
     """As the header states it; also the seed of the decoder's noise. It is not needed to :func:`pack`."""
@@ -40,7 +44,7 @@ def _crc(head: bytes, payload: bytes, size: Sequence[int]) -> int:
 def pack(codec: str, stream: Stream, size: Sequence[int]) -> bytes:
     """Puts the header before the payload; ``size`` is the image's (height, width), which the checksum covers."""
     magic = next(byte for byte, name in CODECS.items() if name == codec)
-    head = bytes((magic, stream.quality << 4 | stream.phase))
+    head = bytes((magic, round((stream.quality - 1) * STEPS_PER_QUALITY)))
     return head + struct.pack(">H", _crc(head, stream.payload, size)) + stream.payload
 
 
@@ -57,9 +61,9 @@ def codec_of(data: bytes) -> str:
     return CODECS[data[0]]
 
 
-def quality_of(data: bytes) -> int:
-    """Returns the quality of a stream, from 0, as its header states it."""
-    return data[1] >> 4
+def quality_of(data: bytes) -> float:
+    """Returns the quality of a stream, from 1, as its header states it."""
+    return 1 + data[1] / STEPS_PER_QUALITY
 
 
 def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
@@ -76,6 +80,8 @@ def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
     if CODECS.get(data[0]) != codec:
         maker = CODECS.get(data[0])
         what = f"it was made by {maker!r}: decode it with that model" if maker else "unknown format"
+        if data[0] in _RETIRED:
+            what = f"{_RETIRED[data[0]]!r} of another version of compressai-gen made it: decode it with that version"
         raise BitstreamError(f"not a {codec} stream: {what}")
     payload = data[HEADER_BYTES:]
     possible = len(size) == 2 and all(0 < n < 2**32 for n in size)
@@ -86,4 +92,4 @@ def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
             f"the {codec} stream is truncated or damaged, or its image is not {wanted}: "
             "get the file again and pass the shape that compress() returned"
         )
-    return Stream(data[1] >> 4, data[1] & 15, payload, checksum)
+    return Stream(quality_of(data), payload, checksum)

@@ -19,10 +19,13 @@ from compressai_gen.entropy.exact import (
     ExactEntropyBottleneck,
     ExactGaussianConditional,
     Snap,
+    SnapDecoder,
+    SnapEncoder,
     float64_twin,
     in_float64,
 )
-from compressai_gen.entropy.rans import flat_list, tables
+from compressai_gen.entropy.rans import MeteredDecoder, encode, flat_list, tables
+from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.transforms import QualityModulation
 from compressai_gen.layers.windows import windowed
 
@@ -36,7 +39,7 @@ _BORDER = 2
 # Positions around a latent that the largest kernel looks at.
 
 _POSITIONS = 1 << 13
-# As many get their parameters at once, from some 10 KB of neighbours each.
+# As many get their parameters at once, from some 10 KB of neighbours each. They are a part of the format, with a phase.
 
 _WINDOW, _REACH = 24, 2
 # Positions of the hyper-latent per side that ``h_s`` sees at once, and how far it looks.
@@ -52,8 +55,8 @@ class _HyperAnalysis(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 5, stride=2, padding=2)
         self.conv3 = nn.Conv2d(width, hyper_channels, 5, stride=2, padding=2)
 
-    def forward(self, y: Tensor, quality: Tensor) -> Tensor:
-        h = F.leaky_relu(self.modulation(self.conv1(y), quality), 0.1)
+    def forward(self, y: Tensor, index: Tensor) -> Tensor:
+        h = F.leaky_relu(self.modulation(self.conv1(y), index), 0.1)
         return self.conv3(F.leaky_relu(self.conv2(h), 0.1))
 
 
@@ -66,8 +69,8 @@ class _HyperSynthesis(nn.Module):
         self.modulation = QualityModulation(n_qualities, width)
         self.conv2 = nn.Conv2d(width, 4 * width, 3, padding=1)
 
-    def forward(self, z_hat: Tensor, quality: Tensor) -> Tensor:
-        h = F.leaky_relu(self.modulation(F.pixel_shuffle(self.conv1(z_hat), 2), quality), 0.1)
+    def forward(self, z_hat: Tensor, index: Tensor) -> Tensor:
+        h = F.leaky_relu(self.modulation(F.pixel_shuffle(self.conv1(z_hat), 2), index), 0.1)
         return F.pixel_shuffle(self.conv2(h), 2)
 
 
@@ -193,26 +196,26 @@ class CheckerboardHyperprior(LatentCodec):
 
     # -- what training and estimation see ---------------------------------------------------------------------------
 
-    def forward(self, y: Tensor, quality: Tensor) -> dict[str, Any]:
-        """Quantizes ``y`` (N, M, h, w) at ``quality`` (N,).
+    def forward(self, y: Tensor, index: Tensor) -> dict[str, Any]:
+        """Quantizes ``y`` (N, M, h, w) at quality indexes (N,), real numbers from 0.
 
         Returns:
             ``y_hat`` as ``y``, ``likelihoods`` of ``y`` and ``z``. In training mode the likelihoods are those of
             noisy latents, gradients pass straight through the rounding, and ``rounded_likelihoods`` say what the
             rounded latents would cost; else all are what the coder uses.
         """
-        return self.relaxed(y, quality) if self.training else self._estimate(y, quality)
+        return self.relaxed(y, index) if self.training else self._estimate(y, index)
 
-    def relaxed(self, y: Tensor, quality: Tensor) -> dict[str, Any]:
+    def relaxed(self, y: Tensor, index: Tensor) -> dict[str, Any]:
         """What :meth:`forward` does in training mode: for a whole batch at once, and with gradients."""
-        log_gain = self.log_gain[quality][:, :, None, None]
+        log_gain = between_qualities(self.log_gain, index)[:, :, None, None]
         norm = (self.log_std[:, None, None] + log_gain).exp()  # standard deviation in quantization steps
         target = y.float() * log_gain.exp()
-        z = self.h_a(target / norm, quality).float()
+        z = self.h_a(target / norm, index).float()
         with torch.autocast(y.device.type, enabled=False):
             _, z_likelihoods = self.entropy_bottleneck(z, training=True)
             z_hat = z + (self.entropy_bottleneck.nearest(z) - z).detach()
-        hyper = self.h_s(z_hat, quality)
+        hyper = self.h_s(z_hat, index)
         anchor = _anchor_mask(y)
         done, means, scales, rows = [], [], [], _group_slices(self.groups)
         for parameters, row in zip(self.parameters_of, rows, strict=True):
@@ -235,16 +238,16 @@ class CheckerboardHyperprior(LatentCodec):
         return {"y_hat": y_hat, "likelihoods": likelihoods, "rounded_likelihoods": likelihoods | {"y": rounded}}
 
     @torch.no_grad()
-    def _estimate(self, y: Tensor, quality: Tensor) -> dict[str, Any]:
+    def _estimate(self, y: Tensor, index: Tensor) -> dict[str, Any]:
         gc, eb = self.gaussian_conditional, self.entropy_bottleneck
         likelihoods, y_hats, z_likelihoods = [], [], []
-        for y_i, q_i in zip(y, quality, strict=True):
+        for y_i, q_i in zip(y, index, strict=True):
             z = self._hyper_latent(y_i, q_i)
             z_likelihoods.append(eb(z, training=False)[1])
             rates = []
 
-            def code(symbols: Tensor, indexes: Tensor, rates: list[Tensor] = rates) -> Tensor:
-                rates.append(gc._likelihood(symbols.float(), gc.scale_table[indexes]))
+            def code(symbols: Tensor, table_indexes: Tensor, rates: list[Tensor] = rates) -> Tensor:
+                rates.append(gc._likelihood(symbols.float(), gc.scale_table[table_indexes]))
                 return symbols
 
             y_hats.append(self._walk(eb.nearest(z), q_i, Snap(), code, y_i))
@@ -259,40 +262,40 @@ class CheckerboardHyperprior(LatentCodec):
 
     # -- what the coder sees: one image at a time, so that a batch changes nothing ------------------------------------
 
-    def compress(self, y: Tensor, quality: Tensor, snap: Snap, encoder: BufferedRansEncoder) -> Tensor:
+    def compress(self, y: Tensor, index: Tensor, encoder: BufferedRansEncoder) -> Tensor:
         """Codes the latent (M, h, w) of one image; returns ``y_hat`` (1, M, h, w), as the decoder gets it."""
-        z_hat = self.entropy_bottleneck.encode(self._hyper_latent(y, quality), encoder)
+        z_hat = self.entropy_bottleneck.encode(self._hyper_latent(y, index), encoder)
         of_scales = tables(self.gaussian_conditional)
 
-        def code(symbols: Tensor, indexes: Tensor) -> Tensor:
-            encoder.encode_with_indexes(flat_list(symbols), flat_list(indexes), *of_scales)
+        def code(symbols: Tensor, table_indexes: Tensor) -> Tensor:
+            encode(encoder, symbols, table_indexes, of_scales)
             return symbols
 
-        return self._walk(z_hat, quality, snap, code, y)
+        return self._walk(z_hat, index, SnapEncoder(encoder), code, y)
 
     def n_symbols(self, shape: tuple[int, int]) -> int:
         """How many symbols a latent of shape (h, w) has."""
         height, width = shape
         return sum(self.groups) * height * width + self.entropy_bottleneck.channels * (height // 4) * (width // 4)
 
-    def decompress(self, shape: tuple[int, int], quality: Tensor, snap: Snap, decoder: RansDecoder) -> Tensor:
+    def decompress(self, shape: tuple[int, int], index: Tensor, decoder: RansDecoder | MeteredDecoder) -> Tensor:
         """Decodes ``y_hat`` (1, M, h, w), h and w being ``shape``, multiples of 4."""
         z_hat = self.entropy_bottleneck.decode((shape[0] // 4, shape[1] // 4), decoder)
         of_scales = tables(self.gaussian_conditional)
 
-        def code(_: Tensor | None, indexes: Tensor) -> Tensor:
-            return torch.tensor(decoder.decode_stream(flat_list(indexes), *of_scales), device=z_hat.device)
+        def code(_: Tensor | None, table_indexes: Tensor) -> Tensor:
+            return torch.tensor(decoder.decode_stream(flat_list(table_indexes), *of_scales), device=z_hat.device)
 
-        return self._walk(z_hat, quality, snap, code, None, shape)
+        return self._walk(z_hat, index, SnapDecoder(decoder), code, None, shape)
 
-    def _hyper_latent(self, y: Tensor, quality: Tensor) -> Tensor:
-        return self.h_a(self.normalize(y.float())[None], quality[None]).float()
+    def _hyper_latent(self, y: Tensor, index: Tensor) -> Tensor:
+        return self.h_a(self.normalize(y.float())[None], index[None]).float()
 
     @torch.no_grad()
     def _walk(
         self,
         z_hat: Tensor,
-        quality: Tensor,
+        index: Tensor,
         snap: Snap,
         code: Callable[[Tensor | None, Tensor], Tensor],
         y: Tensor | None,
@@ -300,13 +303,15 @@ class CheckerboardHyperprior(LatentCodec):
     ) -> Tensor:
         """Goes through groups and passes in coding order; ``code`` turns wanted symbols into coded ones.
 
-        Everything that decides a table is float64 or integer here. Returns ``y_hat`` (1, M, h, w) in float32.
+        Everything that decides a table is float64 or integer here: ``snap`` sees the means and then the scales of so
+        many positions of a pass, the format's parts, before the pass' symbols are coded. Returns ``y_hat``
+        (1, M, h, w) in float32.
         """
-        log_gain = self.log_gain[quality].double()
+        log_gain = between_qualities(self.log_gain.double(), index[None])[0]
         norm = (self.log_std.double() + log_gain).exp()
         height, width = shape or y.shape[-2:]
         h_s, parameters_of = float64_twin(self.h_s), float64_twin(self.parameters_of)
-        hyper = windowed(lambda z: in_float64(h_s, z, quality[None]), [z_hat], [1], _WINDOW, _REACH)
+        hyper = windowed(lambda z: in_float64(h_s, z, index[None]), [z_hat], [1], _WINDOW, _REACH)
         hyper = hyper[0].permute(1, 2, 0).contiguous()
         anchor = _anchor_mask(hyper[..., 0])
         done = hyper.new_zeros(height + 2 * _BORDER, width + 2 * _BORDER, len(norm))
@@ -316,18 +321,18 @@ class CheckerboardHyperprior(LatentCodec):
                 for is_anchor in (True, False):
                     rows, columns = (anchor if is_anchor else ~anchor).nonzero(as_tuple=True)
                     earlier, anchors = done[..., : row.start], None if is_anchor else done[..., row]
-                    means, indexes = [], []
+                    means, table_indexes = [], []
                     for at in zip(rows.split(_POSITIONS), columns.split(_POSITIONS), strict=True):
                         out = parameters.at(*at, hyper, earlier if row.start else None, anchors)
                         mean, log_scale = _distribution(out, norm[row])
                         means.append(snap(mean * MEAN_STEPS).double() / MEAN_STEPS)
-                        indexes.append(snap(_scale_index(log_scale)).clamp(0, SCALE_LEVELS - 1))
-                    mean, indexes = torch.cat(means), torch.cat(indexes)
+                        table_indexes.append(snap(_scale_index(log_scale)).clamp(0, SCALE_LEVELS - 1))
+                    mean = torch.cat(means)
                     wanted = None
                     if y is not None:
                         target = y[row].permute(1, 2, 0)[rows, columns].double() * log_gain[row].exp()
-                        wanted = torch.round(target - mean).int().T.flatten()
-                    coded = code(wanted, indexes.T.flatten()).reshape(mean.shape[1], -1).T
+                        wanted = torch.round(target - mean).T.flatten()
+                    coded = code(wanted, torch.cat(table_indexes).T.flatten()).reshape(mean.shape[1], -1).T
                     inside[..., row][rows, columns] = (coded.double() + mean) / norm[row]
         return (inside * self.log_std.double().exp()).permute(2, 0, 1)[None].float()
 

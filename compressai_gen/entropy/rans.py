@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from compressai.ans import RansDecoder
+from compressai.ans import BufferedRansEncoder, RansDecoder
 from compressai.entropy_models import EntropyModel
 from torch import Tensor
 
-__all__ = ["PRECISION", "MeteredDecoder", "flat_list", "guarded", "open_stream", "tables"]
+from compressai_gen.errors import CodecError
+
+__all__ = ["MAX_SYMBOL", "PRECISION", "MeteredDecoder", "encode", "flat_list", "guarded", "open_stream", "tables"]
 
 PRECISION = 16
 """Bits of a probability in the range coder's tables."""
 
+MAX_SYMBOL = 2**24
+"""Largest magnitude of a symbol; float32 holds all whole numbers up to it."""
+
 _NIBBLE = 4
+
+_PART = 256
+# No part but a pass' last has fewer symbols.
 
 
 def tables(model: EntropyModel) -> tuple[list, list, list]:
@@ -27,12 +35,27 @@ def flat_list(values: Tensor) -> list[int]:
     return values.reshape(-1).int().tolist()
 
 
+def encode(encoder: BufferedRansEncoder, symbols: Tensor, indexes: Tensor, of_tables: tuple[list, list, list]) -> None:
+    """Codes symbols, whole numbers of any type and shape, each by the table of its index.
+
+    Raises:
+        CodecError: a symbol is not finite, or too large for the coder, which would never return.
+    """
+    if symbols.numel() and not symbols.abs().max() <= MAX_SYMBOL:
+        raise CodecError(
+            f"a symbol is beyond the range coder's range of {-MAX_SYMBOL} to {MAX_SYMBOL}, or not finite: the picture "
+            "or the weights are damaged"
+        )
+    encoder.encode_with_indexes(flat_list(symbols), flat_list(indexes), *of_tables)
+
+
 def guarded(payload: bytes, n_symbols: int) -> bytes:
     """Returns a payload that at most ``n_symbols`` symbols can be read from.
 
-    The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say.
+    The coder reads without bounds; zeros behind the payload keep it inside memory whatever the bytes say. Symbols come
+    in parts, and each part takes one or two more.
     """
-    return payload + bytes(4 * n_symbols + 64)
+    return payload + bytes(4 * (n_symbols + n_symbols // _PART + 64))
 
 
 def open_stream(payload: bytes, n_symbols: int) -> RansDecoder:

@@ -38,18 +38,18 @@ class SyntaxCodec(nn.Module):
             self.head.weight.mul_(4)  # untrained numbers must not all round to zero
         self.entropy_bottleneck = ExactEntropyBottleneck(channels, init_scale=4)
 
-    def analyze(self, residual: Tensor, base: Tensor, quality: Tensor) -> Tensor:
+    def analyze(self, residual: Tensor, base: Tensor, index: Tensor) -> Tensor:
         """Returns the syntax (N, S, H/64, W/64), not quantized.
 
         Args:
             residual: what the denoiser is to estimate (N, C, H/f, W/f).
             base: the base picture as a sample.
-            quality: (N,), from 0.
+            index: of the quality, real numbers from 0 (N,).
         """
         h = self.stem(torch.cat((residual, base), dim=1).contiguous(memory_format=torch.channels_last))
         for conv in self.halve:
             h = conv(F.leaky_relu(h, 0.1))
-        return self.head(F.leaky_relu(self.modulation(h, quality), 0.1)).float()
+        return self.head(F.leaky_relu(self.modulation(h, index), 0.1)).float()
 
     def forward(self, syntax: Tensor) -> tuple[Tensor, Tensor]:
         """Quantizes; returns the syntax that the decoder gets, with the identity's gradient, and likelihoods."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable
 
 import torch
 from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor
 
-from compressai_gen.entropy.exact import Snap
+from compressai_gen.entropy.exact import Snap, SnapDecoder, SnapEncoder
 from compressai_gen.entropy.rans import PRECISION, MeteredDecoder
 
 __all__ = ["TokenCoder", "TokenCost", "TokenDecoder", "TokenEncoder", "frequencies"]
@@ -46,10 +45,15 @@ def _cdfs(table: Tensor) -> tuple[list[array[int]], list[int], list[int]]:
 
 
 class TokenEncoder:
-    """Codes tokens with the range coder."""
+    """Codes tokens with the range coder.
+
+    Attributes:
+        snap: for the logits of each part, before its tokens are coded.
+    """
 
     def __init__(self) -> None:
         self._coder = BufferedRansEncoder()
+        self.snap = SnapEncoder(self._coder)
         self._n = 0
 
     def __call__(self, tokens: Tensor | None, table: Tensor) -> Tensor:
@@ -69,10 +73,11 @@ class TokenEncoder:
 
 
 class TokenDecoder:
-    """Decodes tokens that :class:`TokenEncoder` coded."""
+    """Decodes tokens that :class:`TokenEncoder` coded; ``snap`` as there."""
 
     def __init__(self, coder: RansDecoder | MeteredDecoder):
         self._coder = coder
+        self.snap = SnapDecoder(coder)
 
     def __call__(self, tokens: Tensor | None, table: Tensor) -> Tensor:
         """Decodes tokens (P,) by frequencies (P, K)."""
@@ -84,6 +89,8 @@ class TokenDecoder:
 class TokenCost:
     """Stands in for the encoder where only likelihoods are asked for."""
 
+    snap = Snap()
+
     def __init__(self) -> None:
         self.likelihoods: list[Tensor] = []
 
@@ -93,4 +100,5 @@ class TokenCost:
         return tokens
 
 
-TokenCoder = Callable[[Tensor | None, Tensor], Tensor]
+TokenCoder = TokenEncoder | TokenDecoder | TokenCost
+"""What a walk through an image's tokens hands logits and tokens to."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressai_gen.configuration import register_part
+from compressai_gen.layers.quality import QualityEmbedding
 from compressai_gen.layers.windows import windowed
 
 __all__ = [
@@ -44,12 +45,12 @@ class QualityModulation(nn.Module):
 
     def __init__(self, n_qualities: int, channels: int):
         super().__init__()
-        self.table = nn.Embedding(n_qualities, 2 * channels)
+        self.table = QualityEmbedding(n_qualities, 2 * channels)
         nn.init.zeros_(self.table.weight)
 
-    def forward(self, h: Tensor, quality: Tensor) -> Tensor:
-        """Modulates ``h`` (N, C, H, W) by ``quality`` (N,), integers from 0."""
-        scale, shift = self.table(quality)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
+    def forward(self, h: Tensor, index: Tensor) -> Tensor:
+        """Modulates ``h`` (N, C, H, W) as the quality indexes (N,), real numbers from 0, ask."""
+        scale, shift = self.table(index)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
         return torch.addcmul(shift, h, 1 + scale)
 
 
@@ -64,21 +65,21 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
-    def forward(self, h: Tensor, quality: Tensor) -> Tensor:
+    def forward(self, h: Tensor, index: Tensor) -> Tensor:
         """Maps (N, C, H, W) to the same shape."""
-        r = F.leaky_relu(self.modulation(self.conv1(h), quality), 0.1)
+        r = F.leaky_relu(self.modulation(self.conv1(h), index), 0.1)
         return h + self.conv2(r)
 
 
 class _Stages(nn.ModuleList):
     """Residual blocks with a resampling convolution between every two stages."""
 
-    def run(self, h: Tensor, quality: Tensor) -> list[Tensor]:
+    def run(self, h: Tensor, index: Tensor) -> list[Tensor]:
         """Returns the features at the end of each stage."""
         features = []
         for module in self:
             if isinstance(module, ResidualBlock):
-                h = module(h, quality)
+                h = module(h, index)
             else:
                 features.append(h)
                 h = module(h)
@@ -120,16 +121,16 @@ class AnalysisTransform(nn.Module):
         reach += sum(2 * n * stride for n, stride in zip(blocks, strides, strict=True))
         self.reach = -(-reach // BLOCK)
 
-    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
         """Returns the latent ``y`` in float32; large images are transformed in windows."""
-        return windowed(lambda part: self._transform(part, quality), [x], [BLOCK], _WINDOW, self.reach)
+        return windowed(lambda part: self._transform(part, index), [x], [BLOCK], _WINDOW, self.reach)
 
-    def _transform(self, x: Tensor, quality: Tensor) -> Tensor:
+    def _transform(self, x: Tensor, index: Tensor) -> Tensor:
         # The linear path carries values far larger than one quantization step, which bfloat16 would round away.
         with torch.autocast(x.device.type, enabled=False):
             linear = self.linear(x.float() if self.linear.weight.dtype == torch.float32 else x)
         h = self.stem(F.pixel_unshuffle(x - 0.5, 4).contiguous(memory_format=torch.channels_last))
-        return linear + self.head(F.leaky_relu(self.stages.run(h, quality)[-1], 0.1)).to(linear.dtype)
+        return linear + self.head(F.leaky_relu(self.stages.run(h, index)[-1], 0.1)).to(linear.dtype)
 
 
 @register_part
@@ -168,14 +169,14 @@ class SynthesisTransform(nn.Module):
         self.stages = stages
         self.head = _zero_conv(widths[0], 3 * 16)
 
-    def forward(self, y_hat: Tensor, quality: Tensor, side: Tensor | None = None) -> Tensor:
+    def forward(self, y_hat: Tensor, index: Tensor, side: Tensor | None = None) -> Tensor:
         """Returns the image in float32; ``side`` is (N, side_channels, h, w)."""
-        return self.picture(y_hat, self.features(y_hat, quality, side))
+        return self.picture(y_hat, self.features(y_hat, index, side))
 
-    def features(self, y_hat: Tensor, quality: Tensor, side: Tensor | None = None) -> list[Tensor]:
+    def features(self, y_hat: Tensor, index: Tensor, side: Tensor | None = None) -> list[Tensor]:
         """Returns the network's features at 1/4, 1/8 and 1/16 of the resolution; arguments as :meth:`forward`."""
         h = y_hat if side is None else torch.cat((y_hat, side.to(y_hat.dtype)), dim=1)
-        return self.stages.run(self.stem(h.contiguous(memory_format=torch.channels_last)), quality)[::-1]
+        return self.stages.run(self.stem(h.contiguous(memory_format=torch.channels_last)), index)[::-1]
 
     def picture(self, y_hat: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Returns the image of a latent and its :meth:`features`."""

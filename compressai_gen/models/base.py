@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from compressai.models import CompressionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 import compressai_gen.diffusion.pretrained  # noqa: F401  (parts that configurations may name)
 from compressai_gen.configuration import resolve
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
-from compressai_gen.entropy.exact import Snap, encode_at_safe_phase
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 from compressai_gen.layers.precision import bfloat16_autocast
 from compressai_gen.options import DecoderOptions, check_whole, choose
+from compressai_gen.qualities import check_quality
 from compressai_gen.roles import fingerprint, split
 from compressai_gen.specs import CodecSpec
+from compressai_gen.weights import unwrapped
 
-__all__ = ["GenerativeCodec"]
+__all__ = ["GenerativeCodec", "NoQuantiles", "plain_mode"]
+
+_OVERSHOOT = 0.5
+# By so much may samples leave [0, 1], as resampling makes them.
+
+_LARGEST_WEIGHT = 1e6
+# Of no trained model; networks of larger ones are so steep that nothing they predict is exact.
+
+T = TypeVar("T")
+
+
+def plain_mode(method: Callable[..., T]) -> Callable[..., T]:
+    """Has a method run without gradients and outside of ``torch.inference_mode``.
+
+    What is made once and kept, such as float64 copies and metric networks, must serve later calls that need gradients.
+    """
+
+    @functools.wraps(method)
+    def plain(*args: Any, **kwargs: Any) -> T:
+        with torch.inference_mode(False), torch.no_grad():
+            return method(*args, **kwargs)
+
+    return plain
 
 
 class GenerativeCodec(CompressionModel):
@@ -51,45 +76,61 @@ class GenerativeCodec(CompressionModel):
         self.config = resolve(self.defaults, config, self.optional)
         self.restorer: Restorer | None = None
         # A buffer, so that a saved checkpoint remembers it and CompressAI's tools, which pass none, find it.
-        self.register_buffer("quality", torch.tensor(3))
+        self.register_buffer("quality", torch.tensor(3.0, dtype=torch.float32))
+        self.no_quantiles: nn.Module | None = None
 
     @classmethod
     def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> GenerativeCodec:
         """Builds the model of ``config`` with these weights, with its generative half if they have one."""
+        state_dict = unwrapped(state_dict)
         if not any(name.startswith("restorer.") for name in state_dict):
             config = {"restorer": None, **config}
         model = cls(**config)
         model.load_state_dict(state_dict)
-        return model
+        return model.float()
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
+        """Loads weights; see :class:`torch.nn.Module`. Those saved inside a wrapper (``module.``) fit, too."""
+        return super().load_state_dict(unwrapped(state_dict), strict=strict)
+
+    def aux_loss(self) -> Tensor:
+        """Returns the loss of the factorized priors' quantiles, zero where there are none.
+
+        CompressAI's training scripts minimize it beside the main loss. Nothing here depends on it: the tails are
+        searched for when the tables are built.
+        """
+        if self.no_quantiles is not None:
+            return 0 * self.no_quantiles.quantiles.sum()
+        return super().aux_loss()
 
     def fingerprint(self) -> str:
         """Returns that of the coding part, by which files name it; see :func:`compressai_gen.roles.fingerprint`."""
         return fingerprint(split(self.state_dict(), self.coding)["coding"])
 
     @abstractmethod
-    def analyze(self, x: Tensor, quality: Tensor) -> Sequence[Any]:
-        """Maps padded images (N, 3, H, W) to what is coded of each."""
+    def analyze(self, x: Tensor, index: Tensor) -> Sequence[Any]:
+        """Maps padded images (N, 3, H, W) to what is coded of each, at quality indexes (N,), real numbers from 0."""
 
     @abstractmethod
-    def encode_latent(self, latent: Any, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
-        """Codes one image's latent at a quality (integer from 0, no dimension); ``x`` (1, 3, H, W) is the image."""
+    def encode_latent(self, latent: Any, index: Tensor, x: Tensor) -> bytes:
+        """Codes one image's latent at a quality index of no dimension; ``x`` (1, 3, H, W) is the image."""
 
     @abstractmethod
-    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> Any:
+    def decode_latent(self, payload: bytes, shape: tuple[int, int], index: Tensor) -> Any:
         """Decodes what :meth:`synthesize` needs of one image; ``shape`` is the padded image's (height, width)."""
 
     @abstractmethod
-    def symbol_bits(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> dict[str, float]:
+    def symbol_bits(self, payload: bytes, shape: tuple[int, int], index: Tensor) -> dict[str, float]:
         """Bits of each kind of symbol in a payload, by name; arguments as of :meth:`decode_latent`."""
 
     @abstractmethod
     def synthesize(
-        self, decoded: Sequence[Any], quality: Tensor, seeds: Sequence[int], options: DecoderOptions
+        self, decoded: Sequence[Any], index: Tensor, seeds: Sequence[int], options: DecoderOptions
     ) -> Tensor:
-        """Maps what was decoded of N images at qualities (N,) to padded images."""
+        """Maps what was decoded of N images at quality indexes (N,) to padded images."""
 
-    def conditions(self, x: Tensor, quality: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
-        """Encodes padded images (N, 3, H, W) at qualities (N,), from 0, as far as training a restorer needs it.
+    def conditions(self, x: Tensor, index: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
+        """Encodes padded images (N, 3, H, W) at quality indexes (N,), as far as training a restorer needs it.
 
         Only what is trained with the restorer gets gradients.
 
@@ -115,28 +156,69 @@ class GenerativeCodec(CompressionModel):
             return self.default_steps if self.restorer is not None else 0
         return options.steps
 
-    def _quality_index(self, quality: int | None, n: int) -> Tensor:
-        q = int(self.quality) if quality is None else int(quality)
-        if not 1 <= q <= self.n_qualities:
-            raise CodecError(f"{self.name} has qualities 1 to {self.n_qualities}, not {q}")
-        return torch.full((n,), q - 1, device=self.quality.device)
+    def quality_indexes(self, quality: Tensor | float | None, n: int, on_grid: bool = False) -> Tensor:
+        """Returns by what the networks know the qualities of N images: real numbers from 0 (N,).
+
+        Args:
+            quality: from 1, one for all or a tensor (N,); None: the model's own.
+            n: N.
+            on_grid: whether all must be qualities that a stream can state, as single numbers must.
+
+        Raises:
+            CodecError: it is no quality of this codec.
+        """
+        asked = self.quality if quality is None else quality
+        if isinstance(asked, Tensor) and asked.dim() and not on_grid:
+            index = asked.to(self.quality.device, torch.float32) - 1
+            if not self.training and not ((index >= 0) & (index <= self.n_qualities - 1)).all():
+                raise CodecError(f"{self.name} has qualities 1 to {self.n_qualities}, not {asked.tolist()}")
+        else:
+            values = asked.flatten().tolist() if isinstance(asked, Tensor) else [asked]
+            checked = [check_quality(self.name, value, self.n_qualities) for value in values]
+            index = torch.tensor(checked, dtype=torch.float32, device=self.quality.device) - 1
+        if index.dim() != 1 or len(index) not in (1, n):
+            raise CodecError(f"quality is one number, or one for each of {n} images, not {tuple(index.shape)} of them")
+        return index.expand(n)
 
     def pad(self, x: Tensor) -> Tensor:
-        """Pads images (N, 3, H, W) of any size at the bottom and right to the multiple that the transforms need."""
+        """Pads images (N, 3, H, W) of any size at the bottom and right to the multiple that the transforms need.
+
+        Returns float32.
+
+        Raises:
+            ImageError: they are not RGB images in [0, 1].
+        """
         if x.dim() != 4 or x.shape[1] != 3 or min(x.shape) < 1 or not x.is_floating_point():
             raise ImageError(
                 f"{self.name} takes RGB images in [0, 1] as floats (N, 3, H, W), not {x.dtype} {tuple(x.shape)}"
             )
-        padding = _missing(x.shape[3], self.multiple), _missing(x.shape[2], self.multiple)
-        if not any(padding):
-            return x
-        return F.pad(x, (0, padding[0], 0, padding[1]), mode="replicate")
+        if not self.training:
+            self._check_precision(self.quality)
+            self._check_values(x)
+        return self._extended(x.float())
 
-    @torch.no_grad()
+    def _extended(self, fields: Tensor) -> Tensor:
+        """Repeats the last row and column of fields (N, C, H, W) up to the multiple that the transforms need."""
+        padding = _missing(fields.shape[3], self.multiple), _missing(fields.shape[2], self.multiple)
+        if not any(padding):
+            return fields
+        return F.pad(fields, (0, padding[0], 0, padding[1]), mode="replicate")
+
+    def _check_values(self, x: Tensor) -> None:
+        low, high = (float(value) for value in x.aminmax())
+        if not math.isfinite(low + high):
+            raise ImageError(f"{self.name} takes pictures of finite numbers: this one holds NaN or infinity")
+        if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+            raise ImageError(
+                f"{self.name} takes pictures in [0, 1], and this one holds numbers from {low:g} to {high:g}: "
+                "divide samples of 8 bits by 255"
+            )
+
+    @plain_mode
     def compress(
         self,
         x: Tensor,
-        quality: int | None = None,
+        quality: float | Tensor | None = None,
         online_steps: int = 0,
         progress: bool = False,
         **options: Any,
@@ -145,40 +227,47 @@ class GenerativeCodec(CompressionModel):
 
         Args:
             x: (N, 3, H, W) in [0, 1].
-            quality: 1 (fewest bits) to 5; the model's own by default.
+            quality: 1 (fewest bits) to 5 in steps of 1/32, one for all or a tensor with one for each image; the model's
+                own by default.
             online_steps: gradient steps spent on each image's latent, for a stream of lower rate and distortion.
             progress: whether to show a bar for them. With it, Ctrl-C ends them early, and what they found is kept.
             **options: of the codec's own encoder; see its :meth:`encoder_options`.
 
         Raises:
-            ImageError: ``x`` is not a batch of RGB images.
-            CodecError: the quality or an option is unknown, or the codec has no online optimization.
+            ImageError: ``x`` is not a batch of RGB images in [0, 1].
+            CodecError: the quality or an option is unknown, the codec has no online optimization, or its weights are
+                not finite or of another precision than float32.
 
         Returns:
             ``strings``: a list of one list with the bytes of each image; ``shape``: (H, W).
         """
-        self._check_updated()
+        self._check_usable()
         check_whole("online_steps", online_steps)
         if online_steps < 0:
             raise CodecError(f"online_steps is a number from 0 up, not {online_steps!r}")
-        q = self._quality_index(quality, x.shape[0])
-        size = x.shape[-2:]
         padded = self.pad(x)
+        index = self.quality_indexes(quality, len(x), on_grid=True)
+        size = x.shape[-2:]
         with self.picture_precision():
-            latents = self.analyze(padded, q, **self.encoder_options(x, **options))
-        strings = [self._encode(latent, q_i, x_i, size) for latent, q_i, x_i in zip(latents, q, padded, strict=True)]
+            latents = self.analyze(padded, index, **self.encoder_options(x, **options))
+        strings = [self._encode(*args, size) for args in zip(latents, index, padded, strict=True)]
         if online_steps:
-            for i, latent in enumerate(self.optimize_online(latents, padded, size, q, online_steps, progress)):
-                tuned = self._encode(latent, q[i], padded[i], size)
+            for i, latent in enumerate(self.optimize_online(latents, padded, size, index, online_steps, progress)):
+                tuned = self._encode(latent, index[i], padded[i], size)
                 if tuned != strings[i]:
-                    plain_value, tuned_value = self.objective(x[i : i + 1], q[i], [strings[i], tuned])
+                    original = padded[i : i + 1, :, : size[0], : size[1]]
+                    plain_value, tuned_value = self.objective(original, index[i], [strings[i], tuned])
                     if tuned_value < plain_value:
                         strings[i] = tuned
         return {"strings": [strings], "shape": torch.Size(size)}
 
-    def _encode(self, latent: Any, quality: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
-        phase, payload = encode_at_safe_phase(lambda snap: self.encode_latent(latent, quality, snap, x[None]))
-        return pack(self.name, Stream(int(quality), phase, payload), size)
+    def _encode(self, latent: Any, index: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
+        for part in latent if isinstance(latent, tuple) else (latent,):
+            if not torch.isfinite(part).all():
+                raise CodecError(
+                    f"the latent of this picture is not finite: the weights of this {self.name} are damaged"
+                )
+        return pack(self.name, Stream(1 + float(index), self.encode_latent(latent, index, x[None])), size)
 
     def encoder_options(self, x: Tensor, **options: Any) -> dict[str, Any]:
         """Checks a caller's options for images (N, 3, H, W); returns them as :meth:`analyze` takes them."""
@@ -187,16 +276,16 @@ class GenerativeCodec(CompressionModel):
         return {}
 
     def optimize_online(
-        self, latents: Tensor, x: Tensor, size: Sequence[int], quality: Tensor, steps: int, progress: bool
+        self, latents: Tensor, x: Tensor, size: Sequence[int], index: Tensor, steps: int, progress: bool
     ) -> Tensor:
         """Returns latents of lower objective; ``size`` is the images' before they were padded, to (N, 3, H, W)."""
         raise CodecError(f"{self.name} has no online optimization: online_steps must be 0")
 
-    def objective(self, x: Tensor, quality: Tensor, strings: Sequence[bytes]) -> list[float]:
+    def objective(self, x: Tensor, index: Tensor, strings: Sequence[bytes]) -> list[float]:
         """Returns what online optimization lowers, of each of some streams of the image ``x`` (1, 3, H, W)."""
         raise NotImplementedError
 
-    @torch.no_grad()
+    @plain_mode
     def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int], **options: Any) -> dict[str, Tensor]:
         """Decompresses what :meth:`compress` returned, at whatever quality it was made.
 
@@ -209,37 +298,41 @@ class GenerativeCodec(CompressionModel):
 
         Raises:
             BitstreamError: a stream is truncated, damaged, another codec's or of another size.
-            CodecError: an option has an impossible value.
+            CodecError: an option has an impossible value, or the weights are not finite or not float32.
         """
-        self._check_updated()
+        self._check_usable()
         chosen = choose(self.spec.decoder_options, self.name, options)
         if len(strings) != 1 or not strings[0]:
             raise BitstreamError(f"{self.name} has one list of strings, with a string per image, not {len(strings)}")
         streams = [self._unpack(data, shape) for data in strings[0]]
         height, width = shape
         padded = self._padded(shape)
-        q = torch.tensor([s.quality for s in streams], device=self.quality.device)
-        decoded = [self.decode_latent(s.payload, padded, q_i, Snap(s.phase)) for s, q_i in zip(streams, q, strict=True)]
+        index = torch.stack([self._index_of(stream) for stream in streams])
+        decoded = [self.decode_latent(s.payload, padded, index_i) for s, index_i in zip(streams, index, strict=True)]
         with self.picture_precision():
             seeds = [s.checksum if chosen.seed is None else chosen.seed for s in streams]
-            x_hat = self.synthesize(decoded, q, seeds, chosen)
+            x_hat = self.synthesize(decoded, index, seeds, chosen)
+        if not torch.isfinite(x_hat).all():
+            raise CodecError(f"the decoded picture is not finite: the weights of this {self.name} are damaged")
         return {"x_hat": x_hat[..., :height, :width].float().clamp_(0, 1)}
 
-    @torch.no_grad()
+    @plain_mode
     def stream_bits(self, string: bytes, shape: Sequence[int]) -> dict[str, float]:
         """Decodes one image's symbols and returns how many bits each kind of them takes, by name.
 
         Raises:
             BitstreamError: as :meth:`decompress`.
         """
-        self._check_updated()
+        self._check_usable()
         stream = self._unpack(string, shape)
-        quality = torch.tensor(stream.quality, device=self.quality.device)
-        return self.symbol_bits(stream.payload, self._padded(shape), quality, Snap(stream.phase))
+        return self.symbol_bits(stream.payload, self._padded(shape), self._index_of(stream))
+
+    def _index_of(self, stream: Stream) -> Tensor:
+        return torch.tensor(stream.quality - 1, dtype=torch.float32, device=self.quality.device)
 
     def _unpack(self, data: bytes, shape: Sequence[int]) -> Stream:
         stream = unpack(self.name, data, shape)
-        if stream.quality >= self.n_qualities:
+        if stream.quality > self.n_qualities:
             raise BitstreamError(f"{self.name} has qualities 1 to {self.n_qualities}: the stream is of a newer version")
         return stream
 
@@ -254,9 +347,46 @@ class GenerativeCodec(CompressionModel):
         """Likelihoods (N, 4) that stand for the header's bytes, so that estimated rates count every bit."""
         return torch.full((x.shape[0], HEADER_BYTES), 2.0**-8, device=x.device)
 
-    def _check_updated(self) -> None:
-        if any(m.numel() == 0 for n, m in self.named_buffers() if n.endswith("_quantized_cdf")):
-            raise CodecError(f"the probability tables of this {self.name} are not built yet: call its update() once")
+    def _check_usable(self) -> None:
+        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+            if name.endswith("_quantized_cdf") and not tensor.numel():
+                raise CodecError(
+                    f"the probability tables of this {self.name} are not built yet: call its update() once"
+                )
+            if not tensor.is_floating_point() or not tensor.numel():
+                continue
+            if not name.startswith("restorer."):  # whose pretrained parts may be kept in half precision
+                self._check_precision(tensor)
+            largest = float(torch.linalg.vector_norm(tensor, torch.inf))
+            if not largest <= _LARGEST_WEIGHT:
+                raise CodecError(
+                    f"the weights of this {self.name} are damaged: {name} holds {largest:g}, and no trained model has "
+                    f"weights that are not finite or above {_LARGEST_WEIGHT:g}; load them again"
+                )
+
+    def _check_precision(self, tensor: Tensor) -> None:
+        if tensor.dtype != torch.float32:
+            raise CodecError(
+                f"{self.name} codes with float32 weights, and some of these are {tensor.dtype}: call the model's "
+                "float() first; transforms take bfloat16 by themselves where that is fast"
+            )
+
+
+class NoQuantiles(nn.Module):
+    """Stands where CompressAI's training scripts look for factorized priors, in a codec that has none.
+
+    Their second optimizer wants parameters called ``quantiles``. This one has no effect, and no state dict holds it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantiles = nn.Parameter(torch.zeros(1))
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        pass
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        pass
 
 
 def _missing(size: int, multiple: int) -> int:

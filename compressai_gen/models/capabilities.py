@@ -27,7 +27,7 @@ class SearchesOnline(Protocol):
         latents: Any,
         x: Tensor,
         size: Sequence[int],
-        quality: Tensor,
+        index: Tensor,
         strings: list[bytes],
         steps: int,
         progress: bool,
@@ -38,7 +38,7 @@ class SearchesOnline(Protocol):
             latents: of padded pictures, as the model's ``analyze`` returned them.
             x: padded pictures (N, 3, H, W).
             size: (height, width) before they were padded.
-            quality: as the model's ``analyze`` got it.
+            index: of the qualities, as the model's ``analyze`` got it.
             strings: of the latents as they are.
             steps: how many.
             progress: whether to show a bar, and take Ctrl-C for the wish to go on with what was found.

@@ -18,10 +18,10 @@ from compressai_gen.diffusion.guidance import ConsistencyBranch
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled
 from compressai_gen.diffusion.sampler import DDIM
 from compressai_gen.diffusion.spaces import PixelUnshuffle
-from compressai_gen.entropy.exact import Snap
 from compressai_gen.entropy.hyperprior import CheckerboardHyperprior
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
+from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
 from compressai_gen.metrics import METRICS
@@ -109,43 +109,43 @@ class CGDM(GenerativeCodec):
             space = self.restorer.space
             self.syntax = build(parts["syntax"], sample_channels=space.channels, factor=space.factor, n_qualities=n)
 
-    def forward(self, x: Tensor, quality: Tensor | int | None = None) -> dict[str, Any]:
+    def forward(self, x: Tensor, quality: Tensor | float | None = None) -> dict[str, Any]:
         """Estimates what :meth:`compress` and :meth:`decompress` do.
 
         Args:
             x: (N, 3, H, W) in [0, 1].
-            quality: one for all, or a tensor (N,) with one for each image, from 1; the model's own by default.
+            quality: one for all, or a tensor (N,) with a real number from 1 for each image; the model's own by default.
 
         Returns:
             ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``y``, ``z``, ``syntax`` and ``header``. In training mode the
             end-to-end codec alone is estimated: ``x_hat`` is ``x_base``, there is no ``syntax``, and
             ``rounded_likelihoods`` come with it.
         """
-        q = quality - 1 if isinstance(quality, Tensor) else self._quality_index(quality, x.shape[0])
+        index = self.quality_indexes(quality, len(x))
         padded = self.pad(x)
         with self.picture_precision():
-            y = self.g_a(padded, q)
-        out = self.latent_codec(y, q)
+            y = self.g_a(padded, index)
+        out = self.latent_codec(y, index)
         y_hat, likelihoods = out.pop("y_hat"), out.pop("likelihoods") | {"header": self.header_likelihoods(x)}
         if self.training:
-            x_hat = self.g_s(y_hat, q)
+            x_hat = self.g_s(y_hat, index)
         else:
             syntax = None
             if self.syntax is not None:
-                syntax, likelihoods["syntax"] = self.syntax(self._analyze_syntax(padded, y_hat, q))
+                syntax, likelihoods["syntax"] = self.syntax(self._analyze_syntax(padded, y_hat, index))
             decoded = [_Decoded(y_hat[i : i + 1], None if syntax is None else syntax[i : i + 1]) for i in range(len(x))]
             with self.picture_precision():
-                x_hat = self.synthesize(decoded, q, [0] * len(x), CGDMDecoderOptions())
+                x_hat = self.synthesize(decoded, index, [0] * len(x), CGDMDecoderOptions())
         return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": likelihoods} | out
 
-    def conditions(self, x: Tensor, quality: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
+    def conditions(self, x: Tensor, index: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
         """See :class:`GenerativeCodec`."""
         with torch.no_grad():
-            y_hat = self.latent_codec(self.g_a(x, quality), quality)["y_hat"]
-            conditions = self.restorer.complete(self.base_decoder, Conditions(quality, y_hat))
+            y_hat = self.latent_codec(self.g_a(x, index), index)["y_hat"]
+            conditions = self.restorer.complete(self.base_decoder, Conditions(index, y_hat))
         if self.syntax is None:
             return conditions, {}
-        syntax, likelihoods = self.syntax(self._syntax_of(x, conditions.x_base, quality))
+        syntax, likelihoods = self.syntax(self._syntax_of(x, conditions.x_base, index))
         return conditions._replace(syntax=syntax), {"syntax": likelihoods}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
@@ -153,20 +153,20 @@ class CGDM(GenerativeCodec):
         updated = self.syntax is not None and self.syntax.entropy_bottleneck.update(force=force)
         return self.latent_codec.update(force=force) or updated
 
-    def analyze(self, x: Tensor, quality: Tensor) -> Tensor:
+    def analyze(self, x: Tensor, index: Tensor) -> Tensor:
         """See :class:`GenerativeCodec`."""
-        return self.g_a(x, quality)
+        return self.g_a(x, index)
 
-    def encode_latent(self, latent: Tensor, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
+    def encode_latent(self, latent: Tensor, index: Tensor, x: Tensor) -> bytes:
         """See :class:`GenerativeCodec`."""
         encoder = BufferedRansEncoder()
-        y_hat = self.latent_codec.compress(latent, quality, snap, encoder)
+        y_hat = self.latent_codec.compress(latent, index, encoder)
         if self.syntax is not None:
-            self.syntax.compress(self._analyze_syntax(x, y_hat, quality[None]), encoder)
+            self.syntax.compress(self._analyze_syntax(x, y_hat, index[None]), encoder)
         return encoder.flush()
 
     def optimize_online(
-        self, latents: Tensor, x: Tensor, size: Sequence[int], quality: Tensor, steps: int, progress: bool
+        self, latents: Tensor, x: Tensor, size: Sequence[int], index: Tensor, steps: int, progress: bool
     ) -> Tensor:
         """See :class:`GenerativeCodec`; hyper-latent and syntax follow the latent.
 
@@ -177,49 +177,50 @@ class CGDM(GenerativeCodec):
         counts = torch.zeros_like(x[:1, :1])
         counts[..., : max(size[0], _MEASURABLE), : max(size[1], _MEASURABLE)] = 1
         tuned = []
-        for y, x_i, q_i in zip(latents.split(1), x.split(1), quality.split(1), strict=True):
-            of_window = partial(self._search, search, q_i)
+        for y, x_i, index_i in zip(latents.split(1), x.split(1), index.split(1), strict=True):
+            of_window = partial(self._search, search, index_i)
             tuned.append(windowed(of_window, [y, x_i, counts], per_region, _SEARCH_WINDOW, _SEARCH_HALO))
         return torch.cat(tuned)
 
-    def _search(self, search: OnlineSearch, quality: Tensor, y: Tensor, x: Tensor, counts: Tensor) -> Tensor:
+    def _search(self, search: OnlineSearch, index: Tensor, y: Tensor, x: Tensor, counts: Tensor) -> Tensor:
         """Searches y (1, M, h, w) of padded x (1, 3, H, W) for the pixels that count, those at its top and left."""
         if search.interrupted:
             return y
         height, width = int(counts[0, 0, :, 0].sum()), int(counts[0, 0, 0].sum())
         syntax = None
         if self.syntax is not None:
-            y_hat = self.latent_codec(y, quality)["y_hat"]
-            syntax = self.syntax(self._analyze_syntax(x, y_hat, quality))[0]
+            y_hat = self.latent_codec(y, index)["y_hat"]
+            syntax = self.syntax(self._analyze_syntax(x, y_hat, index))[0]
 
         def decode(y_hat: Tensor) -> Tensor:
             with self.picture_precision():
-                x_hat = self.synthesize([_Decoded(y_hat, syntax)], quality, [_SEARCH_SEED], CGDMDecoderOptions())
+                x_hat = self.synthesize([_Decoded(y_hat, syntax)], index, [_SEARCH_SEED], CGDMDecoderOptions())
             return x_hat[..., :height, :width]
 
-        return search(y, quality, decode, self._rate_distortion(x[..., :height, :width], quality))
+        return search(y, index, decode, self._rate_distortion(x[..., :height, :width], index))
 
-    def objective(self, x: Tensor, quality: Tensor, strings: Sequence[bytes]) -> list[float]:
+    def objective(self, x: Tensor, index: Tensor, strings: Sequence[bytes]) -> list[float]:
         """See :class:`GenerativeCodec`; like the search, it looks at a large picture part by part."""
         pictures = [self.decompress([[string]], x.shape[-2:])["x_hat"] for string in strings]
         sums, n_pixels = [8.0 * len(string) for string in strings], 0
         for original, *decoded in zip(*map(_measured_parts, (x, *pictures)), strict=True):
-            measure, n_of_part = self._rate_distortion(original, quality), original[0, 0].numel()
+            measure, n_of_part = self._rate_distortion(original, index), original[0, 0].numel()
             sums = [s + n_of_part * float(measure(0.0, part)) for s, part in zip(sums, decoded, strict=True)]
             n_pixels += n_of_part
         return [s / n_pixels for s in sums]
 
-    def _rate_distortion(self, x: Tensor, quality: Tensor) -> RateDistortion:
-        return RateDistortion(x, DISTORTION_WEIGHTS[int(quality)], MSE_WEIGHT)
+    def _rate_distortion(self, x: Tensor, index: Tensor) -> RateDistortion:
+        logs = torch.tensor(DISTORTION_WEIGHTS, dtype=torch.float64, device=index.device).log()
+        return RateDistortion(x, float(between_qualities(logs, index.reshape(1)).exp()), MSE_WEIGHT)
 
-    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> _Decoded:
+    def decode_latent(self, payload: bytes, shape: tuple[int, int], index: Tensor) -> _Decoded:
         """See :class:`GenerativeCodec`."""
-        return self._decode(self._open(payload, shape), shape, quality, snap)
+        return self._decode(self._open(payload, shape), shape, index)
 
-    def symbol_bits(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> dict[str, float]:
+    def symbol_bits(self, payload: bytes, shape: tuple[int, int], index: Tensor) -> dict[str, float]:
         """See :class:`GenerativeCodec`."""
         meter = MeteredDecoder(self._open(payload, shape))
-        self._decode(meter, shape, quality, snap)
+        self._decode(meter, shape, index)
         z, *y = meter.bits
         syntax = {} if self.syntax is None else {"syntax": y.pop()}
         return {"z": z, "y": sum(y)} | syntax
@@ -230,22 +231,20 @@ class CGDM(GenerativeCodec):
             n_symbols += self.syntax.channels * (shape[0] // REGION) * (shape[1] // REGION)
         return open_stream(payload, n_symbols)
 
-    def _decode(
-        self, decoder: RansDecoder | MeteredDecoder, shape: tuple[int, int], quality: Tensor, snap: Snap
-    ) -> _Decoded:
+    def _decode(self, decoder: RansDecoder | MeteredDecoder, shape: tuple[int, int], index: Tensor) -> _Decoded:
         latent_shape, regions = ((shape[0] // n, shape[1] // n) for n in (BLOCK, REGION))
-        y_hat = self.latent_codec.decompress(latent_shape, quality, snap, decoder)
+        y_hat = self.latent_codec.decompress(latent_shape, index, decoder)
         return _Decoded(y_hat, None if self.syntax is None else self.syntax.decompress(regions, decoder))
 
     def synthesize(
-        self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: CGDMDecoderOptions
+        self, decoded: Sequence[_Decoded], index: Tensor, seeds: Sequence[int], options: CGDMDecoderOptions
     ) -> Tensor:
         """See :class:`GenerativeCodec`."""
         y_hat = torch.cat([d.y_hat for d in decoded])
         steps = self.steps(options)
         with_syntax = options.syntax and self.syntax is not None
         syntax = torch.cat([d.syntax for d in decoded]) if steps and with_syntax else None
-        conditions = Conditions(quality, y_hat, syntax)
+        conditions = Conditions(index, y_hat, syntax)
         if not steps:
             return synthesize_tiled(self.base_decoder, conditions, options.tile)
         return self.restorer.restore(self.base_decoder, conditions, seeds, steps, options.tile, options.consistency)
@@ -255,16 +254,16 @@ class CGDM(GenerativeCodec):
         """See :class:`GenerativeCodec`."""
         return BaseDecoder(self.g_s.features, self.g_s.picture, self.latent_codec.normalize)
 
-    def _analyze_syntax(self, x: Tensor, y_hat: Tensor, quality: Tensor) -> Tensor:
+    def _analyze_syntax(self, x: Tensor, y_hat: Tensor, index: Tensor) -> Tensor:
         def analyze(x: Tensor, y_hat: Tensor) -> Tensor:
-            return self._syntax_of(x, self.restorer.space.encode(self.g_s(y_hat, quality)), quality)
+            return self._syntax_of(x, self.restorer.space.encode(self.g_s(y_hat, index)), index)
 
         with self.picture_precision():
             return windowed(analyze, [x, y_hat], [REGION, REGION // BLOCK], _SYNTAX_WINDOW, _SYNTAX_HALO)
 
-    def _syntax_of(self, x: Tensor, x_base: Tensor, quality: Tensor) -> Tensor:
+    def _syntax_of(self, x: Tensor, x_base: Tensor, index: Tensor) -> Tensor:
         space = self.restorer.space
-        return self.syntax.analyze(space.target(space.encode(x), x_base), x_base, quality)
+        return self.syntax.analyze(space.target(space.encode(x), x_base), x_base, index)
 
 
 def _measured_parts(x: Tensor) -> Iterator[Tensor]:

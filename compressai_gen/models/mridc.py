@@ -19,7 +19,7 @@ from compressai_gen.diffusion.guidance import ConsistencyBranch
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled
 from compressai_gen.diffusion.sampler import DDIM
 from compressai_gen.diffusion.spaces import PixelUnshuffle
-from compressai_gen.entropy.exact import Snap, float64_twin, in_float64
+from compressai_gen.entropy.exact import float64_twin, in_float64
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, frequencies
 from compressai_gen.errors import CodecError, ImageError
@@ -39,10 +39,11 @@ from compressai_gen.layers.masking import (
     random_regions,
 )
 from compressai_gen.layers.prediction import MaskPredictor, TokenPredictor
+from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
-from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.models.base import GenerativeCodec, NoQuantiles, plain_mode
 from compressai_gen.models.mridc_spec import MASKINGS, SPEC, MRIDCDecoderOptions
 
 __all__ = ["MRIDC"]
@@ -50,12 +51,15 @@ __all__ = ["MRIDC"]
 TOKENS_PER_POSITION = (0.16, 0.32, 0.6, 1.05, 1.7)
 """Quality is the token budget, relative to the number of positions (blocks of 16x16 pixels)."""
 
+
 _WINDOW = 160
 # Positions per side that the predictor sees at once, and some around them: with 256, encoding 8192x8192 pixels takes
 # 1.6 GiB more.
 
 _TOKENS = 2048
-# As many are coded at once.
+# As many are coded at once. They are a part of the format, with a phase of its own for its logits.
+
+_LARGEST_IMPORTANCE = 1e6
 
 _MASKINGS = {"random": random_importance, "grid": grid_importance}
 
@@ -125,15 +129,16 @@ class MRIDC(GenerativeCodec):
         self.mask_predictor = build(parts["mask_predictor"], densities=len(DENSITIES))
         self.register_buffer("code_std", torch.ones(channels))
         self.register_buffer("tokens_per_position", torch.tensor(TOKENS_PER_POSITION))
+        self.no_quantiles = NoQuantiles()
         context |= {"latent_channels": channels + levels, "feature_widths": self.g_s.feature_widths}
         self.restorer = Restorer.from_config(parts["restorer"], **context)
 
-    def forward(self, x: Tensor, quality: Tensor | int | None = None) -> dict[str, Any]:
+    def forward(self, x: Tensor, quality: Tensor | float | None = None) -> dict[str, Any]:
         """Estimates what :meth:`compress` and :meth:`decompress` do.
 
         Args:
             x: (N, 3, H, W) in [0, 1].
-            quality: one for all, or a tensor (N,) with one for each image, from 1; the model's own by default.
+            quality: one for all, or a tensor (N,) with a real number from 1 for each image; the model's own by default.
 
         Returns:
             ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``mask``, ``tokens`` and ``header``. In training mode
@@ -141,28 +146,28 @@ class MRIDC(GenerativeCodec):
             and ``completion``, the likelihoods of the tokens that unsent positions would have had; those of tokens are
             of one pass of the coding order, drawn at random.
         """
-        q = quality - 1 if isinstance(quality, Tensor) else self._quality_index(quality, x.shape[0])
+        index = self.quality_indexes(quality, len(x))
         padded = self.pad(x)
         with self.picture_precision():
             # Trained on masks of callers' regions of interest too.
             importance = random_regions(len(x), *padded.shape[-2:]).to(x) if self.training else None
-            latents = self.analyze(padded, q, importance)
+            latents = self.analyze(padded, index, importance)
         densities = torch.stack([latent.densities for latent in latents])
         levels = levels_of(densities)
         y = torch.stack([latent.y for latent in latents])
         if self.training:
-            return self._training_forward(x, y, densities, levels, q)
+            return self._training_forward(x, y, densities, levels, index)
         _, tokens, _ = self.quantizer(y, levels)
         decoded = [_Decoded(*pair) for pair in zip(tokens, densities, strict=True)]
         likelihoods = {"mask": [], "tokens": []}
-        for item, q_i in zip(decoded, q, strict=True):
+        for item, index_i in zip(decoded, index, strict=True):
             mask_cost, cost = TokenCost(), TokenCost()
-            self._walk_mask(item.densities.shape, q_i, Snap(), mask_cost, item.densities)
-            self._walk(levels_of(item.densities), Snap(), cost, item.tokens)
+            self._walk_mask(item.densities.shape, index_i, mask_cost, item.densities)
+            self._walk(levels_of(item.densities), cost, item.tokens)
             likelihoods["mask"].append(torch.cat(mask_cost.likelihoods))
             likelihoods["tokens"].append(torch.cat(cost.likelihoods) if cost.likelihoods else torch.ones(0))
         with self.picture_precision():
-            x_hat = self.synthesize(decoded, q, [0] * len(x), MRIDCDecoderOptions())
+            x_hat = self.synthesize(decoded, index, [0] * len(x), MRIDCDecoderOptions())
         # Images of a batch may be of different qualities; a likelihood of one costs nothing.
         padded_rows = {
             k: nn.utils.rnn.pad_sequence(v, batch_first=True, padding_value=1.0).to(x.device)
@@ -178,27 +183,33 @@ class MRIDC(GenerativeCodec):
     # -- encoder ------------------------------------------------------------------------------------------------------
 
     def analyze(
-        self, x: Tensor, quality: Tensor, importance: Tensor | None = None, masking: str = "map"
+        self, x: Tensor, index: Tensor, importance: Tensor | None = None, masking: str = "map"
     ) -> list[_Latent]:
         """See :class:`GenerativeCodec`.
 
         Args:
             x: padded images (N, 3, H, W).
-            quality: (N,), from 0.
+            index: of the quality, real numbers from 0 (N,).
             importance: of pixels (N, H, W), not negative, which weighs the model's own.
             masking: ``map``, by importance, or for comparison at the same budget ``random`` or ``grid``.
         """
-        y = self.g_a(x, quality).float()
+        y = self.g_a(x, index).float()
         own = importance_of(y.detach())
         if importance is not None:
             own = own * cell_means(importance.to(own))
         if masking != "map":
             own = torch.stack([_MASKINGS[masking](*cells.shape).to(own) for cells in own])
-        return [_Latent(y_i, self.mask(own_i, q_i)) for y_i, own_i, q_i in zip(y, own, quality, strict=True)]
+        budgets = self._budgets(index)
+        return [_Latent(y_i, self._mask(own_i, budget)) for y_i, own_i, budget in zip(y, own, budgets, strict=True)]
 
-    def mask(self, importance: Tensor, quality: Tensor) -> Tensor:
+    def _budgets(self, index: Tensor) -> Tensor:
+        """Tokens per position (N,) in float64 at quality indexes (N,); geometric between two whole qualities."""
+        return between_qualities(self.tokens_per_position.double().log(), index).exp()
+
+    @staticmethod
+    def _mask(importance: Tensor, tokens_per_position: Tensor) -> Tensor:
         """Densities (r, c) that spend a quality's budget by an importance of cells (r, c)."""
-        budget = float(self.tokens_per_position[quality]) * importance.numel() * CELL**2
+        budget = float(tokens_per_position) * importance.numel() * CELL**2
         return allocate(importance, round(budget)).to(importance.device)
 
     def encoder_options(
@@ -230,34 +241,36 @@ class MRIDC(GenerativeCodec):
                 f"importance must hold numbers from 0 up, one for each pixel of {x.shape[-1]}x{x.shape[-2]}, "
                 f"not {tuple(values.shape)}"
             )
-        return {"masking": masking, "importance": self.pad(values[:, None].expand(-1, 3, -1, -1))[:, 0]}
+        if values.max() > _LARGEST_IMPORTANCE:
+            raise ImageError(f"importance must hold numbers from 0 to {_LARGEST_IMPORTANCE:g}, not {values.max():g}")
+        return {"masking": masking, "importance": self._extended(values[:, None])[:, 0]}
 
-    def encode_latent(self, latent: _Latent, quality: Tensor, snap: Snap, x: Tensor) -> bytes:
+    def encode_latent(self, latent: _Latent, index: Tensor, x: Tensor) -> bytes:
         """See :class:`GenerativeCodec`."""
         levels = levels_of(latent.densities)
         tokens = self.quantizer(latent.y[None], levels[None])[1][0]
         encoder = TokenEncoder()
-        self._walk_mask(latent.densities.shape, quality, snap, encoder, latent.densities)
-        self._walk(levels, snap, encoder, tokens)
+        self._walk_mask(latent.densities.shape, index, encoder, latent.densities)
+        self._walk(levels, encoder, tokens)
         return encoder.flush()
 
     # -- decoder ------------------------------------------------------------------------------------------------------
 
-    def decode_latent(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> _Decoded:
+    def decode_latent(self, payload: bytes, shape: tuple[int, int], index: Tensor) -> _Decoded:
         """See :class:`GenerativeCodec`."""
         decoder = TokenDecoder(self._open(payload, shape))
-        densities = self._walk_mask(_cells(shape), quality, snap, decoder, None)
-        return _Decoded(self._walk(levels_of(densities), snap, decoder, None), densities)
+        densities = self._walk_mask(_cells(shape), index, decoder, None)
+        return _Decoded(self._walk(levels_of(densities), decoder, None), densities)
 
-    def symbol_bits(self, payload: bytes, shape: tuple[int, int], quality: Tensor, snap: Snap) -> dict[str, float]:
+    def symbol_bits(self, payload: bytes, shape: tuple[int, int], index: Tensor) -> dict[str, float]:
         """See :class:`GenerativeCodec`."""
         meter = MeteredDecoder(self._open(payload, shape))
-        densities = self._walk_mask(_cells(shape), quality, snap, TokenDecoder(meter), None)
+        densities = self._walk_mask(_cells(shape), index, TokenDecoder(meter), None)
         mask = sum(meter.bits)
-        self._walk(levels_of(densities), snap, TokenDecoder(meter), None)
+        self._walk(levels_of(densities), TokenDecoder(meter), None)
         return {"mask": mask, "tokens": sum(meter.bits) - mask}
 
-    @torch.no_grad()
+    @plain_mode
     def sent_levels(self, string: bytes, shape: Sequence[int]) -> Tensor:
         """Decodes one image's mask: how many levels (h, w) each position of its padded latent was sent with.
 
@@ -265,9 +278,9 @@ class MRIDC(GenerativeCodec):
             BitstreamError: as :meth:`decompress`.
         """
         stream = self._unpack(string, shape)
-        padded, quality = self._padded(shape), torch.tensor(stream.quality, device=self.quality.device)
+        padded = self._padded(shape)
         decoder = TokenDecoder(self._open(stream.payload, padded))
-        return levels_of(self._walk_mask(_cells(padded), quality, Snap(stream.phase), decoder, None))
+        return levels_of(self._walk_mask(_cells(padded), self._index_of(stream), decoder, None))
 
     def draw_mask(self, string: bytes, shape: Sequence[int]) -> Tensor:
         """See :class:`compressai_gen.models.capabilities.DrawsMask`."""
@@ -283,14 +296,14 @@ class MRIDC(GenerativeCodec):
         return open_stream(payload, (self.quantizer.levels + 1) * n_positions)
 
     def synthesize(
-        self, decoded: Sequence[_Decoded], quality: Tensor, seeds: Sequence[int], options: MRIDCDecoderOptions
+        self, decoded: Sequence[_Decoded], index: Tensor, seeds: Sequence[int], options: MRIDCDecoderOptions
     ) -> Tensor:
         """See :class:`GenerativeCodec`."""
         tokens = torch.stack([d.tokens for d in decoded])
         levels = levels_of(torch.stack([d.densities for d in decoded]))
         latent = self._complete(self.quantizer.embed(tokens), levels, options.prediction)
         steps = self.steps(options)
-        conditions = Conditions(quality, latent, sent=levels[:, None] > 0)
+        conditions = Conditions(index, latent, sent=levels[:, None] > 0)
         if not steps:
             return synthesize_tiled(self.base_decoder, conditions, options.tile)
         return self.restorer.restore(self.base_decoder, conditions, seeds, steps, options.tile, options.consistency)
@@ -330,7 +343,7 @@ class MRIDC(GenerativeCodec):
             return torch.cat((latent[:, :n] / self.code_std[:, None, None], latent[:, n:]), dim=1)
 
         return BaseDecoder(
-            lambda latent, quality: self.g_s.features(latent[:, :n], quality, latent[:, n:]),
+            lambda latent, index: self.g_s.features(latent[:, :n], index, latent[:, n:]),
             lambda latent, features: self.g_s.picture(latent[:, :n], features),
             normalize,
         )
@@ -338,17 +351,17 @@ class MRIDC(GenerativeCodec):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def _training_forward(
-        self, x: Tensor, y: Tensor, densities: Tensor, levels: Tensor, quality: Tensor
+        self, x: Tensor, y: Tensor, densities: Tensor, levels: Tensor, index: Tensor
     ) -> dict[str, Any]:
         y_hat, tokens, commitment = self.quantizer(y, levels)
         latent, logits = self._guess(y_hat, levels)
         base = self.base_decoder
-        x_base = base.picture(latent, base.features(latent, quality))
+        x_base = base.picture(latent, base.features(latent, index))
         # What unsent positions would hold, for the predictor to learn.
         wanted = self.quantizer.nearest(y.detach().permute(0, 2, 3, 1).flatten(0, 2), 0).reshape(levels.shape)
         completion = torch.where(levels > 0, 1.0, _likelihoods(logits, wanted))
         likelihoods = {
-            "mask": self._soft_mask_likelihoods(densities, quality),
+            "mask": self._soft_mask_likelihoods(densities, index),
             # All passes share one network, and each costs as much as the base decoder: one at random does.
             "tokens": self._soft_likelihoods(tokens, levels, only=int(torch.randint(1 << 16, ()))),
             "header": self.header_likelihoods(x),
@@ -361,14 +374,14 @@ class MRIDC(GenerativeCodec):
         }
 
     @torch.no_grad()
-    def conditions(self, x: Tensor, quality: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
+    def conditions(self, x: Tensor, index: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
         """See :class:`GenerativeCodec`."""
         importance = random_regions(len(x), *x.shape[-2:]).to(x) if self.training else None
-        latents = self.analyze(x, quality, importance)
+        latents = self.analyze(x, index, importance)
         levels = levels_of(torch.stack([latent.densities for latent in latents]))
         tokens = self.quantizer(torch.stack([latent.y for latent in latents]), levels)[1]
         latent = self._complete(self.quantizer.embed(tokens), levels)
-        return self.restorer.complete(self.base_decoder, Conditions(quality, latent, sent=levels[:, None] > 0)), {}
+        return self.restorer.complete(self.base_decoder, Conditions(index, latent, sent=levels[:, None] > 0)), {}
 
     def _soft_likelihoods(self, tokens: Tensor, levels: Tensor, only: int | None = None) -> Tensor:
         """What :meth:`_walk` codes, for a whole batch and with gradients: in all its passes, or in one of them alone.
@@ -384,13 +397,13 @@ class MRIDC(GenerativeCodec):
             likelihoods[:, level] = torch.where(here, p, likelihoods[:, level])
         return likelihoods.clamp_min(1e-9)
 
-    def _soft_mask_likelihoods(self, densities: Tensor, quality: Tensor) -> Tensor:
+    def _soft_mask_likelihoods(self, densities: Tensor, index: Tensor) -> Tensor:
         """What :meth:`_walk_mask` codes, for a whole batch and with gradients."""
         likelihoods = torch.ones_like(densities, dtype=torch.float32)
         groups = coding_groups(*densities.shape[-2:]).to(densities.device)
         for group in range(N_GROUPS):
             known = torch.where(groups < group, densities, -1)
-            logits = self.mask_predictor(known, self.tokens_per_position[quality])
+            logits = self.mask_predictor(known, self._budgets(index).float())
             p = _likelihoods(logits.permute(0, 2, 3, 1), densities)
             likelihoods = torch.where(groups == group, p, likelihoods)
         return likelihoods.clamp_min(1e-9)
@@ -406,7 +419,7 @@ class MRIDC(GenerativeCodec):
             yield level, (groups >= coded.start) & (groups < coded.stop) & (levels > level), visible
 
     @torch.no_grad()
-    def _walk(self, levels: Tensor, snap: Snap, code: TokenCoder, tokens: Tensor | None) -> Tensor:
+    def _walk(self, levels: Tensor, code: TokenCoder, tokens: Tensor | None) -> Tensor:
         """Goes through one image's tokens (L, h, w) in coding order; ``code`` turns wanted tokens into coded ones."""
         known = torch.full((self.quantizer.levels, *levels.shape), -1, device=levels.device)
         predictor = float64_twin(self.predictor)
@@ -423,25 +436,23 @@ class MRIDC(GenerativeCodec):
             for part in here.nonzero().split(_TOKENS):
                 at = tuple(part.T)
                 logits = in_float64(predictor.head(level), features[at])
-                coded = code(None if tokens is None else tokens[level][at].cpu(), frequencies(logits, snap))
+                coded = code(None if tokens is None else tokens[level][at].cpu(), frequencies(logits, code.snap))
                 known[level][at] = coded.to(known.device)
         return known
 
     @torch.no_grad()
-    def _walk_mask(
-        self, shape: Sequence[int], quality: Tensor, snap: Snap, code: TokenCoder, densities: Tensor | None
-    ) -> Tensor:
+    def _walk_mask(self, shape: Sequence[int], index: Tensor, code: TokenCoder, densities: Tensor | None) -> Tensor:
         """As :meth:`_walk`, through one image's densities (r, c)."""
-        groups = coding_groups(*shape).to(quality.device)
-        known = torch.full(tuple(shape), -1, device=quality.device)
-        budget = self.tokens_per_position[quality][None]
+        groups = coding_groups(*shape).to(index.device)
+        known = torch.full(tuple(shape), -1, device=index.device)
+        budget = self._budgets(index[None])
         predictor = float64_twin(self.mask_predictor)
         for group in range(N_GROUPS):
             here = groups == group
             if not here.any():
                 continue
             logits = in_float64(predictor, known[None], budget)[0][:, here].T
-            coded = code(None if densities is None else densities[here].cpu(), frequencies(logits, snap))
+            coded = code(None if densities is None else densities[here].cpu(), frequencies(logits, code.snap))
             known[here] = coded.to(known.device)
         return known
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compressai_gen.layers.precision import bfloat16_autocast
+from compressai_gen.layers.quality import between_qualities
 from compressai_gen.metrics import DistsLoss, LpipsMetric
 
 __all__ = ["OnlineSearch", "RateDistortion"]
@@ -53,7 +54,8 @@ class RateDistortion:
 
 @cache
 def _networks(device: torch.device) -> tuple[nn.Module, DistsLoss]:
-    return LpipsMetric("alex", device).model.requires_grad_(False), DistsLoss(device)
+    with torch.inference_mode(False):  # else no later search of this process could use them
+        return LpipsMetric("alex", device).model.requires_grad_(False), DistsLoss(device)
 
 
 class OnlineSearch:
@@ -77,17 +79,17 @@ class OnlineSearch:
         self.interrupted = False
 
     def __call__(
-        self, y: Tensor, quality: Tensor, decode: Callable[[Tensor], Tensor], objective: RateDistortion
+        self, y: Tensor, index: Tensor, decode: Callable[[Tensor], Tensor], objective: RateDistortion
     ) -> Tensor:
         """Returns the latent that was found (1, M, h, w).
 
         Args:
             y: (1, M, h, w), where to start.
-            quality: (1,), from 0.
+            index: of the quality, a real number from 0 (1,).
             decode: turns ``y_hat`` into the picture (1, 3, H, W), with gradients.
             objective: of the image.
         """
-        gain = self.codec.log_gain[quality].detach().exp()[:, :, None, None]
+        gain = between_qualities(self.codec.log_gain, index).detach().exp()[:, :, None, None]
         best, lowest = y, torch.inf
         with torch.enable_grad():
             steps_of_y = (y * gain).detach().clone().requires_grad_()
@@ -96,7 +98,7 @@ class OnlineSearch:
             try:
                 for i in bar:
                     candidate = steps_of_y / gain
-                    out = self.codec.relaxed(candidate, quality)
+                    out = self.codec.relaxed(candidate, index)
                     bits = sum(-p.log2().sum() for p in out["rounded_likelihoods"].values())
                     loss = objective(bits, decode(out["y_hat"]))
                     if (value := float(loss.detach())) < lowest:

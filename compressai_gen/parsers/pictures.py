@@ -33,7 +33,7 @@ def encode(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="+", metavar="INPUT… OUTPUT", help="picture files or folders, then where to write")
     add("--model", default=next(iter(own_specs())), help="codec, or codec.tag, of compressai-gen models (%(default)s)")
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--quality", type=int, help="1 (fewest bits) to 5 (default: 3)")
+    rate.add_argument("--quality", type=float, help="1 (fewest bits) to 5 in steps of 1/32, such as 2.5 (default: 3)")
     rate.add_argument("--target-bpp", type=float, metavar="BPP", help="highest quality within so many bits per pixel")
     rate.add_argument("--target-bytes", type=int, metavar="N", help="highest quality within a file of so many bytes")
     able = takers("online_steps")

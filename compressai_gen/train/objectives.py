@@ -100,12 +100,12 @@ class RateObjective(Objective):
 
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch (N, 3, S, S) and what to log."""
-        quality = _every_quality(x, len(self.target), self.between)
-        out = model(x, quality + 1)
+        index = _every_index(x, len(self.target), self.between)
+        out = model(x, index + 1)
         bpp = _bits(out["likelihoods"]) / math.prod(x.shape[2:])
         true_bpp = _bits(out.get("rounded_likelihoods", out["likelihoods"])).detach() / math.prod(x.shape[2:])
         distortion, logs = self.distortion(out["x_hat"], x)
-        shares = _shares(quality, len(self.target))
+        shares = _shares(index, len(self.target))
         weight = (shares @ self.log_lambda).exp()
         # Divided by sqrt(lambda), neither the lowest nor the highest quality dominates the gradient.
         loss = ((bpp + weight * distortion) / weight.sqrt()).mean()
@@ -171,7 +171,7 @@ class TokenObjective(Objective):
     def forward(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch (N, 3, S, S) and what to log."""
         codec = getattr(model, "module", model)  # inside a wrapper where several processes train
-        out = model(x, _every_quality(x, codec.n_qualities, self.between) + 1)
+        out = model(x, _every_index(x, codec.n_qualities, self.between) + 1)
         distortion, logs = self.distortion(out["x_hat"], x)
         bits = {name: _mean_bits(out["likelihoods"][name]) for name in ("tokens", "mask")}
         completion = _mean_bits(out["completion"])
@@ -194,19 +194,19 @@ class DenoisingStep(nn.Module):
         super().__init__()
         self.codec = codec
 
-    def forward(self, x: Tensor, quality: Tensor, timesteps: Tensor) -> dict[str, Any]:
+    def forward(self, x: Tensor, index: Tensor, timesteps: Tensor) -> dict[str, Any]:
         """Restores images.
 
         Args:
             x: (N, 3, H, W) in [0, 1], of sides that the codec takes without padding.
-            quality: (N,), from 0.
+            index: of the quality, real numbers from 0 (N,).
             timesteps: (N,).
 
         Returns:
             ``x_hat``, ``x_base`` (N, 3, H, W) and the ``likelihoods`` of what is sent for the restorer alone.
         """
         base, restorer = self.codec.base_decoder, self.codec.restorer
-        conditions, likelihoods = self.codec.conditions(x, quality)
+        conditions, likelihoods = self.codec.conditions(x, index)
         space, scheduler = restorer.space, restorer.scheduler
         target = space.target(space.encode(x), conditions.x_base)
         keep = (torch.rand(2, len(x), 1, 1, 1, device=x.device) >= 0.1).float()
@@ -281,10 +281,10 @@ class DiffusionObjective(Objective):
         chosen = torch.tensor(later)[torch.randint(len(later), (x.shape[0],))]
         t = torch.where(torch.rand(x.shape[0]) < self.first_share, first, chosen).to(x.device)
         if self.quality_shares is None:
-            qualities = _every_quality(x, codec.n_qualities, self.between)
+            index = _every_index(x, codec.n_qualities, self.between)
         else:
-            qualities = torch.multinomial(self.quality_shares, 1).to(x.device).expand(len(x))
-        out = model(x, qualities, t)
+            index = torch.multinomial(self.quality_shares, 1).to(x.device).expand(len(x))
+        out = model(x, index, t)
         distortion, logs = self.distortion(out["x_hat"], x)
         drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
         loss = (distortion + self.consistency_weight * drift).mean()
@@ -296,8 +296,8 @@ class DiffusionObjective(Objective):
         return loss, logs
 
 
-def _every_quality(x: Tensor, n_qualities: int, between: float) -> Tensor:
-    """Every quality (N,) in turn from a random start: batches are balanced, and small ones see all in time.
+def _every_index(x: Tensor, n_qualities: int, between: float) -> Tensor:
+    """Every quality's index (N,) in turn from a random start: batches are balanced, and small ones see all in time.
 
     Integers from 0, or, where a share of them is to lie between, floats.
     """
@@ -308,10 +308,10 @@ def _every_quality(x: Tensor, n_qualities: int, between: float) -> Tensor:
     return torch.where(torch.rand(x.shape[0]) < between, anywhere, whole.float()).to(x.device)
 
 
-def _shares(quality: Tensor, n_qualities: int) -> Tensor:
-    """What each whole quality has to say (N, n) about qualities (N,) from 0, which may lie between two of them."""
-    whole = torch.arange(n_qualities, device=quality.device)
-    return (1 - (quality[:, None].float() - whole).abs()).clamp_min(0)
+def _shares(index: Tensor, n_qualities: int) -> Tensor:
+    """What each whole quality has to say (N, n) about quality indexes (N,), which may lie between two of them."""
+    whole = torch.arange(n_qualities, device=index.device)
+    return (1 - (index[:, None].float() - whole).abs()).clamp_min(0)
 
 
 def _bits(likelihoods: dict[str, Tensor]) -> Tensor:

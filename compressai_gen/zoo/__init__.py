@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from compressai.zoo.image import model_architectures
 from compressai_gen.configuration import resolve
 from compressai_gen.errors import ZooError
 from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.qualities import check_quality
 from compressai_gen.specs import find_spec, own_specs, specs
 from compressai_gen.zoo.manifest import entry_of, find_weights, load_weights, tags
 
@@ -28,7 +30,7 @@ QUALITIES = {name: spec.qualities for name, spec in own_specs().items()}
 
 
 def cgdm(
-    quality: int,
+    quality: float,
     metric: str = "mse",
     pretrained: bool = True,
     progress: bool = True,
@@ -38,7 +40,8 @@ def cgdm(
     """CGDM, about 0.05 to 0.4 bpp on Kodak; see :class:`compressai_gen.models.CGDM`.
 
     Args:
-        quality: 1 (fewest bits) to 5; one network serves all, so this sets what ``compress`` does by default.
+        quality: 1 (fewest bits) to 5 in steps of 1/32; one network serves all, so this sets what ``compress`` does by
+            default.
         metric: only ``"mse"``, which CompressAI's tools pass; the network has one set of weights, trained for
             rate, squared error, LPIPS and DISTS together.
         pretrained: whether to load the zoo's weights.
@@ -55,7 +58,7 @@ def cgdm(
 
 
 def mridc(
-    quality: int,
+    quality: float,
     metric: str = "mse",
     pretrained: bool = True,
     progress: bool = True,
@@ -68,7 +71,7 @@ def mridc(
 
 def load(
     name: str,
-    quality: int,
+    quality: float,
     metric: str = "mse",
     pretrained: bool = True,
     progress: bool = True,
@@ -77,8 +80,7 @@ def load(
 ) -> GenerativeCodec:
     """Any codec by its name, of this package or another's; arguments and errors otherwise as of :func:`cgdm`."""
     spec = find_spec(name)
-    if quality not in spec.qualities:
-        raise ZooError(f"{name} has qualities {spec.qualities[0]} to {spec.qualities[-1]}, not {quality!r}")
+    quality = check_quality(name, quality, spec.qualities[-1], ZooError)
     if metric != "mse":
         raise ZooError(f"{name} has one set of weights, under metric 'mse'; there is none for {metric!r}")
     cls, stated = spec.load(), {}
@@ -92,13 +94,23 @@ def load(
         except RuntimeError as error:
             raise ZooError(f"the weights {weights} do not fit the configuration {config}: {error}") from error
     model.quality.fill_(quality)
-    return model.eval()
+    return model.float().eval()  # wherever another type is the default
 
 
 MODELS: dict[str, Callable[..., GenerativeCodec]] = {"cgdm": cgdm, "mridc": mridc}
 """Zoo function of each model by name; those of other packages' codecs follow."""
 MODELS |= {name: partial(load, name) for name in specs() if name not in MODELS}
 
+
+def _untrained_by_default(create: Callable[..., GenerativeCodec]) -> Callable[..., GenerativeCodec]:
+    """Returns a zoo function with the default of CompressAI's own: whoever wants weights there asks for them."""
+
+    def created(quality: float, metric: str = "mse", pretrained: bool = False, **kwargs: Any) -> GenerativeCodec:
+        return create(quality, metric, pretrained, **kwargs)
+
+    return functools.update_wrapper(created, create)
+
+
 # CompressAI's tools find models in these two dictionaries; its registry knows them by @register_model.
-image_models.update(MODELS)
+image_models.update({name: _untrained_by_default(create) for name, create in MODELS.items()})
 model_architectures.update(ARCHITECTURES)

@@ -92,7 +92,7 @@ def forged(files: list[bytes], rng: random.Random) -> bytes:
     elif kind == 2:
         payload = bytearray(rng.randbytes(rng.randrange(300)))
     size = file.size if kind < 2 else (rng.randint(1, 130), rng.randint(1, 130))
-    stream = Stream(rng.randrange(16 if kind == 3 else 5), rng.randrange(16), bytes(payload))
+    stream = Stream(1 + rng.randrange(256 if kind == 3 else 129) / 32, bytes(payload))
     stream = pack(file.model, stream, size)
     return dataclasses.replace(file, size=size, stream=stream, seed=rng.choice((None, 0, 2**32 - 1))).to_bytes()
 

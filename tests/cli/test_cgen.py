@@ -11,7 +11,7 @@ from compressai_gen.cgen import MAX_SIDE, CgenFile
 from compressai_gen.entropy.container import Stream, pack
 from compressai_gen.errors import BitstreamError
 
-STREAM = pack("mridc", Stream(2, 0, b"payload"), (300, 500))
+STREAM = pack("mridc", Stream(2.5, b"payload"), (300, 500))
 FILE = CgenFile(b"\1\2\3\4", (300, 500), STREAM)
 FORMAT = Path(__file__).parents[2] / "docs/format.md"
 

@@ -10,7 +10,7 @@ from PIL import Image
 import compressai_gen
 from compressai_gen import zoo
 from compressai_gen.cgen import CgenFile
-from compressai_gen.coding import describe, load_picture
+from compressai_gen.coding import _highest_within, describe, load_picture
 from compressai_gen.data import load_dataset
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 
@@ -137,13 +137,54 @@ def test_tiny_pictures_come_back(name, shape):
 
 def test_the_highest_quality_within_a_target_is_taken(picture):
     sizes = [len(compressai_gen.encode(picture, "cgdm", quality)) for quality in range(1, 6)]
-    for i, size in enumerate(sizes):
+    for size in sizes:
         assert len(compressai_gen.encode(picture, "cgdm", target_bytes=size)) == size
         assert len(compressai_gen.encode(picture, "cgdm", target_bpp=8 * (size + 0.5) / (80 * 110))) == size
-        if i:
-            assert len(compressai_gen.encode(picture, "cgdm", target_bytes=size - 1)) == sizes[i - 1]
+    data = compressai_gen.encode(picture, "cgdm", target_bytes=sizes[2] - 1)
+    higher = describe(data)["quality"] + 1 / 32
+    assert len(compressai_gen.encode(picture, "cgdm", higher)) > sizes[2] - 1
     with pytest.raises(CodecError, match=f"needs {sizes[0]} bytes"):
         compressai_gen.encode(picture, "cgdm", target_bytes=sizes[0] - 1)
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_targets_are_met_from_below(kodak, name):
+    """To 3 % on Kodak, whole; of one picture here."""
+    picture = (kodak[0][0, :, :256, :384] * 255).round().to(torch.uint8)
+    low, high = (len(compressai_gen.encode(picture, name, quality)) for quality in (1, 5))
+    for share in (0.2, 0.55, 0.9):
+        target = round(low * (high / low) ** share)
+        assert 0.96 * target < len(compressai_gen.encode(picture, name, target_bytes=target)) <= target
+
+
+def _file_of(calls, sizes):
+    def file_of(quality):
+        calls.append(quality)
+        return bytes(sizes[round((quality - 1) * 32)])
+
+    return file_of
+
+
+@pytest.mark.parametrize("spread", [0.3, 1, 6])
+def test_targets_take_few_encodings(spread):
+    sizes = [round(500 * (1 + (i / 16) ** spread)) + i for i in range(129)]
+    for wanted in (0, 1, 40, 127, 128):
+        calls = []
+        quality, data = _highest_within(sizes[wanted], _file_of(calls, sizes), 5)
+        assert (quality, len(data)) == (1 + wanted / 32, sizes[wanted])
+        assert len(calls) <= 20
+    assert _highest_within(sizes[0] - 1, _file_of([], sizes), 5) is None
+
+
+def test_a_quality_in_between_is_stated_in_the_file(picture):
+    assert describe(compressai_gen.encode(picture, "mridc", 2.59375))["quality"] == 2.59375
+
+
+@pytest.mark.parametrize("quality", [0, 6, 2.7, float("nan"), "3", True, [3]])
+def test_impossible_qualities_are_told_in_one_line(picture, quality):
+    with pytest.raises(CodecError, match="mridc has qualities") as raised:
+        compressai_gen.encode(picture, "mridc", quality)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_seed_is_kept_in_the_file(picture):

@@ -13,6 +13,7 @@ from compressai_gen.codecs import (
     find_codec,
     registry,
 )
+from compressai_gen.entropy.container import quality_of
 from compressai_gen.errors import BitstreamError, CodecError, CompressaiGenError
 from compressai_gen.specs import own_specs
 from compressai_gen.zoo import manifest
@@ -143,8 +144,26 @@ def test_coding_part_is_stated_with_options_too():
 
 def test_qualities_are_checked_and_ordered():
     assert check_qualities(find_codec("cgdm"), [3, 1]) == (1, 3)
-    with pytest.raises(CodecError, match=r"cgdm has no quality 7, 9; it has 1, 2, 3"):
-        check_qualities(find_codec("cgdm"), [9, 1, 7])
+    with pytest.raises(CodecError, match=r"jpeg2000 has no quality 7, 9; it has 480"):
+        check_qualities(find_codec("jpeg2000"), [9, 7])
+    with pytest.raises(CodecError, match=r"jpeg2000 has no quality 2\.5"):
+        check_qualities(find_codec("jpeg2000"), [2.5])
+
+
+def test_models_have_the_qualities_between_their_whole_ones():
+    for name in ("cgdm", "mridc", "cgdm:steps=0"):
+        assert check_qualities(find_codec(name), [1.25, 1, 2, 1.25]) == (1, 1.25, 2)
+    for quality, message in ((9, "qualities 1 to 3, not 9"), (1.7, r"take 1\.6875 or"), (float("nan"), "not nan")):
+        with pytest.raises(CodecError, match=message):
+            check_qualities(find_codec("mridc"), [quality])
+
+
+def test_a_quality_in_between_is_what_is_coded(photograph):
+    codec = find_codec("mridc")
+    image = (255 * photograph(64, 64)[0]).round().to(torch.uint8)
+    encoded = codec.encode(image, 1.5)
+    assert quality_of(encoded.strings[0]) == 1.5
+    assert codec.decode(encoded, 1.5).shape == image.shape
 
 
 def test_third_party_codec_runs(third_party):

@@ -3,7 +3,7 @@ import pytest
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
 from compressai_gen.errors import BitstreamError
 
-STREAM = Stream(quality=4, phase=9, payload=b"\x00\x10payload\xff")
+STREAM = Stream(quality=4.28125, payload=b"\x00\x10payload\xff")
 SIZE = (17, 33)
 
 
@@ -12,10 +12,9 @@ def codec(request):
     return request.param
 
 
-@pytest.mark.parametrize("quality", [0, 4, 15])
-@pytest.mark.parametrize("phase", [0, 15])
-def test_what_was_packed_comes_back(codec, quality, phase):
-    stream = Stream(quality, phase, b"abc")
+@pytest.mark.parametrize("quality", [1, 1.03125, 2.5, 4.96875, 5])
+def test_what_was_packed_comes_back(codec, quality):
+    stream = Stream(quality, b"abc")
     data = pack(codec, stream, SIZE)
     checksum = int.from_bytes(data[2:HEADER_BYTES], "big")
     assert unpack(codec, data, SIZE) == stream._replace(checksum=checksum)
@@ -65,3 +64,9 @@ def test_other_files_are_an_unknown_format(codec):
 def test_text_is_not_a_stream(codec):
     with pytest.raises(BitstreamError, match="is bytes, not str"):
         unpack(codec, "a stream", SIZE)
+
+
+@pytest.mark.parametrize(("first", "name"), [(0xC1, "cgdm"), (0xD3, "mridc")])
+def test_streams_of_an_earlier_format_are_named(codec, first, name):
+    with pytest.raises(BitstreamError, match=f"'{name}' of another version of compressai-gen"):
+        unpack(codec, bytes((first, 0, 0, 0, 1, 2, 3)), SIZE)

@@ -2,19 +2,26 @@ from itertools import pairwise
 
 import pytest
 import torch
+from compressai.ans import BufferedRansEncoder
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models.base import get_scale_table
 from torch import nn
 
 from compressai_gen.entropy.exact import (
+    BLIND,
     PHASES,
     ExactEntropyBottleneck,
     ExactGaussianConditional,
     Snap,
-    encode_at_safe_phase,
+    SnapDecoder,
+    SnapEncoder,
     float64_twin,
     in_float64,
+    safe_phase,
+    snapped,
 )
+from compressai_gen.entropy.rans import open_stream
+from compressai_gen.errors import CodecError
 
 
 def _float64(*values):
@@ -22,53 +29,82 @@ def _float64(*values):
 
 
 def test_snap_rounds_to_integers():
-    snapped = Snap()(_float64(-1.7, -0.2, 0.3, 2.6, 1e6 + 0.4))
-    assert snapped.dtype == torch.int64
-    assert snapped.tolist() == [-2, 0, 0, 3, 1_000_000]
+    integers = Snap()(_float64(-1.7, -0.2, 0.3, 2.6, 1e6 + 0.4))
+    assert integers.dtype == torch.int64
+    assert integers.tolist() == [-2, 0, 0, 3, 1_000_000]
 
 
 @pytest.mark.parametrize("phase", range(PHASES))
 def test_every_phase_rounds_to_within_one_step(phase):
     values = torch.linspace(-3, 3, 1001, dtype=torch.float64)
-    assert (Snap(phase)(values) - values).abs().max() <= 1
+    assert (snapped(values, phase) - values).abs().max() <= 1
 
 
 def test_phases_have_different_boundaries():
     values = torch.linspace(0, 1, 161, dtype=torch.float64)[:-1] + 0.003
-    first_ones = {int(Snap(phase)(values).eq(Snap(phase)(values).max()).nonzero()[0]) for phase in range(PHASES)}
-    assert len(first_ones) == PHASES
+    rounded = [snapped(values, phase) for phase in range(PHASES)]
+    assert len({int(r.eq(r.max()).nonzero()[0]) for r in rounded}) == PHASES
+
+
+def test_blind_sees_nothing():
+    assert snapped(_float64(0.1, -7.5, 1e9), BLIND).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e-10, -1e-10])
 def test_value_near_a_boundary_moves_the_encoder_to_the_next_phase(offset):
-    values = _float64(0.1, 7.5 + offset, 0.2)
-    phase, snapped = encode_at_safe_phase(lambda snap: snap(values))
-    assert phase == 1
-    assert torch.equal(snapped, Snap(1)(values))
+    assert safe_phase(_float64(0.1, 7.5 + offset, 0.2)) == 1
 
 
 @pytest.mark.parametrize("offset", [1e-8, -1e-8])
 def test_value_off_the_boundary_is_accepted(offset):
-    assert encode_at_safe_phase(lambda snap: snap(_float64(7.5 + offset)))[0] == 0
+    assert safe_phase(_float64(7.5 + offset)) == 0
 
 
-def test_first_phase_that_suits_every_call_is_taken():
-    boundaries = [0.5 - Snap(phase).shift for phase in (0, 1, 2, 3, 5)]
-
-    def encode(snap):
-        return [snap(_float64(value)) for value in boundaries]
-
-    assert encode_at_safe_phase(encode)[0] == 4
+def test_the_margin_grows_with_large_values():
+    assert safe_phase(_float64(7.5 + 1e-8, 1e5)) == 1
+    assert safe_phase(_float64(7.5 + 1e-6, 1e5)) == 0
 
 
-def test_no_safe_phase_is_an_error():
-    everywhere = _float64(*(0.5 - Snap(phase).shift for phase in range(PHASES)))
-    with pytest.raises(RuntimeError, match="no phase is safe"):
-        encode_at_safe_phase(lambda snap: snap(everywhere))
+def _boundaries(phases):
+    return _float64(*(0.5 - (phase if phase < 8 else phase - PHASES) / PHASES for phase in phases))
 
 
-def test_decoder_accepts_what_an_encoder_refuses():
-    assert Snap()(_float64(7.5)).item() in (7, 8)
+def test_first_phase_that_suits_all_values_is_taken():
+    assert safe_phase(_boundaries((0, 1, 2, 3, 5))) == 4
+
+
+def test_values_at_boundaries_of_all_phases_are_not_looked_at():
+    assert safe_phase(_boundaries(range(PHASES))) == BLIND
+
+
+def test_an_empty_part_is_safe():
+    assert safe_phase(_float64()) == 0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_refused(value):
+    with pytest.raises(CodecError, match="not finite"):
+        Snap()(_float64(0.1, value))
+
+
+def test_a_decoder_rounds_each_part_as_its_encoder_did():
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(20)]
+    parts = [torch.cat((part, _boundaries(range(i)))) for i, part in enumerate(parts)]
+    encoder = BufferedRansEncoder()
+    snap = SnapEncoder(encoder)
+    sent = [snap(part) for part in parts]
+    decoder = SnapDecoder(open_stream(encoder.flush(), len(parts)))
+    noise = 1e-11 * torch.randn(len(parts), generator=generator, dtype=torch.float64)
+    assert all(torch.equal(decoder(part + e), s) for part, e, s in zip(parts, noise, sent, strict=True))
+
+
+def test_usual_phases_cost_next_to_nothing():
+    encoder = BufferedRansEncoder()
+    snap = SnapEncoder(encoder)
+    for i in range(1000):
+        snap(_float64(i))
+    assert len(encoder.flush()) <= 8
 
 
 def test_networks_run_in_float64_whatever_autocast_says():
@@ -150,3 +186,29 @@ def test_bottleneck_is_updated_once_unless_forced():
     assert model.update()
     assert not model.update()
     assert model.update(force=True)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_tables_of_damaged_weights_are_refused_at_once(value):
+    model = _bottleneck(ExactEntropyBottleneck)
+    with torch.no_grad():
+        model.matrices[0][0] = value
+    with pytest.raises(CodecError, match=r"matrices\.0 is not finite"):
+        model.update()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30, -(2.0**25)])
+def test_symbols_that_the_coder_cannot_hold_are_refused(value):
+    """CompressAI's coder never returns from them."""
+    model = _bottleneck(ExactEntropyBottleneck)
+    model.update()
+    with pytest.raises(CodecError, match="beyond the range coder's range"):
+        model.encode(torch.full((1, 12, 2, 2), value), BufferedRansEncoder())
+
+
+def test_the_largest_symbols_are_coded():
+    model, encoder = _bottleneck(ExactEntropyBottleneck), BufferedRansEncoder()
+    model.update()
+    values = torch.tensor([-(2.0**24), 2.0**24 - 1]).reshape(1, 1, 1, 2).expand(1, 12, 1, 2)
+    sent = model.encode(values, encoder)
+    assert torch.equal(model.decode((1, 2), open_stream(encoder.flush(), 24)), sent)

@@ -33,15 +33,15 @@ def _flat(decoded):
 @torch.no_grad()
 def sent_symbols(model, x, quality):
     """What forward() takes to be sent (N, symbols): CGDM's ``y_hat`` and syntax, MRIDC's tokens and mask."""
-    q = torch.full((len(x),), quality - 1)
+    index = torch.full((len(x),), quality - 1.0)
     x = model.pad(x)
     with bfloat16_autocast(x.device):
-        y = model.analyze(x, q)
+        y = model.analyze(x, index)
     if isinstance(model, CGDM):
         rows = []
-        for x_i, y_i, q_i in zip(x, y, q, strict=True):
-            y_hat = model.latent_codec(y_i[None], q_i[None])["y_hat"]
-            syntax = model._analyze_syntax(x_i[None], y_hat, q_i[None])
+        for x_i, y_i, index_i in zip(x, y, index, strict=True):
+            y_hat = model.latent_codec(y_i[None], index_i[None])["y_hat"]
+            syntax = model._analyze_syntax(x_i[None], y_hat, index_i[None])
             rows.append(_flat((y_hat, model.syntax.entropy_bottleneck.nearest(syntax))))
         return torch.stack(rows)
     rows = []

@@ -22,7 +22,10 @@ CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 def test_compressai_knows_the_model(name):
     assert compressai.registry.MODELS[name] is CLASSES[name]
     assert compressai.zoo.image.model_architectures[name] is CLASSES[name]
-    assert compressai.zoo.image_models[name] is compressai_gen.zoo.MODELS[name]
+    create = compressai.zoo.image_models[name]
+    assert create.__wrapped__ is compressai_gen.zoo.MODELS[name]
+    assert not create(quality=2).g_a.head.weight.any()  # untrained unless asked for, as CompressAI's own
+    assert create(quality=2, pretrained=True).g_a.head.weight.any()
 
 
 def test_compress_returns_a_string_per_image_and_the_shape(random_model, photograph):
@@ -72,7 +75,7 @@ def test_quality_is_in_the_stream(random_model, photograph):
     low.quality.fill_(1)
     high.quality.fill_(4)
     out = high.compress(x)
-    assert unpack(high.name, out["strings"][0][0], out["shape"]).quality == 3
+    assert unpack(high.name, out["strings"][0][0], out["shape"]).quality == 4
     assert torch.equal(low.decompress(**out)["x_hat"], high.decompress(**out)["x_hat"])
     assert low.compress(x)["strings"] != out["strings"]
 
@@ -138,7 +141,8 @@ def test_training_reaches_every_weight(random_models, photograph, name):
         loss.backward()
     silent = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     silent = {n for n in silent if n.split(".")[0] not in GENERATIVE}
-    assert silent == ({"latent_codec.entropy_bottleneck.quantiles"} if name == "cgdm" else set())
+    of_priors = {"cgdm": "latent_codec.entropy_bottleneck.quantiles", "mridc": "no_quantiles.quantiles"}
+    assert silent == {of_priors[name]}
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 

@@ -12,10 +12,9 @@ import torch
 from symbols import WITHOUT_AVX, decoded_symbols, digest, sent_symbols
 
 import compressai_gen
-from compressai_gen.entropy.container import unpack
-from compressai_gen.entropy.exact import Snap
+from compressai_gen.entropy import exact
 from compressai_gen.layers.precision import bfloat16_autocast
-from compressai_gen.models import CGDM, base
+from compressai_gen.models import CGDM
 
 QUALITIES = (2, 5)
 SIZE = (96, 160)
@@ -63,11 +62,11 @@ def _compress(model, x, quality):
 
 @torch.no_grad()
 def _assert_half_a_step_off(model, decoded, x, quality):
-    q = torch.tensor([quality - 1])
+    index = torch.tensor([quality - 1])
     with bfloat16_autocast(x.device):
-        y = model.analyze(model.pad(x), q)
+        y = model.analyze(model.pad(x), index)
     y_hat = decoded[:, : y.numel()].reshape(y.shape)
-    error = (y_hat - y) * model.latent_codec.log_gain[q].exp()[..., None, None]
+    error = (y_hat - y) * model.latent_codec.log_gain[index].exp()[..., None, None]
     assert error.abs().max() < 0.5 + 1e-4
 
 
@@ -142,33 +141,74 @@ def test_symbols_are_the_same_in_another_process(random_models, three, tmp_path,
     assert output.split() == expected
 
 
-@pytest.mark.parametrize("phase", [1, 8, 15])
-def test_stream_of_any_phase_is_decoded(random_model, three, phase, monkeypatch):
-    monkeypatch.setattr(base, "encode_at_safe_phase", lambda encode: (phase, encode(Snap(phase, check=True))))
-    x, quality = three[:1], 4
-    strings, shape = _compress(random_model, x, quality)
-    assert unpack(random_model.name, strings[0], shape).phase == phase
+@pytest.mark.parametrize("phase", [1, 8, 15, exact.BLIND])
+def test_parts_of_any_phase_are_decoded(random_model, three, phase, monkeypatch):
+    sent = sent_symbols(random_model, three[:1], 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(exact, "safe_phase", lambda values: phase)
+        strings, shape = _compress(random_model, three[:1], 4)
     decoded = decoded_symbols(random_model, strings, shape)
     if isinstance(random_model, CGDM):  # means are rounded at other places, so y_hat moves; it stays within half a step
-        _assert_half_a_step_off(random_model, decoded, x, quality)
+        _assert_half_a_step_off(random_model, decoded, three[:1], 4)
     else:
-        assert torch.equal(decoded, sent_symbols(random_model, x, quality))
+        assert torch.equal(decoded, sent)
 
 
-def test_wrong_phase_decodes_to_something_else(random_model, three, monkeypatch):
-    strings, shape = _compress(random_model, three[:1], 4)
-    right = decoded_symbols(random_model, strings, shape)
-    monkeypatch.setattr(base, "Snap", lambda phase: Snap(phase + 3))
-    assert not torch.equal(decoded_symbols(random_model, strings, shape), right)
+def test_each_part_chooses_its_own_phase(random_model, three, monkeypatch):
+    chosen = []
+
+    def one_after_another(values):
+        chosen.append(len(chosen) % (exact.BLIND + 1))
+        return chosen[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exact, "safe_phase", one_after_another)
+        strings, shape = _compress(random_model, three[:1], 4)
+    assert len(set(chosen)) >= 8
+    decoded = decoded_symbols(random_model, strings, shape)
+    if isinstance(random_model, CGDM):
+        _assert_half_a_step_off(random_model, decoded, three[:1], 4)
+    else:
+        assert torch.equal(decoded, sent_symbols(random_model, three[:1], 4))
 
 
-def test_model_whose_outputs_lie_on_a_boundary_chooses_another_phase(tiny_cgdm, photograph):
-    torch.manual_seed(0)
-    model = tiny_cgdm()
+def _outputs_on_boundaries(model, everywhere):
+    """Has the networks predict constants on rounding boundaries: of phase 0 or, in one part, of all phases."""
+    steps = torch.arange(exact.PHASES) / exact.PHASES if everywhere else torch.full((exact.PHASES,), 0.5)
     with torch.no_grad():
-        for parameters, channels in zip(model.latent_codec.parameters_of, (8, 8), strict=True):
-            parameters.fuse[-1].bias[:channels] = 1 / 64  # a mean half way between two steps of 1/32
-    model.eval().update()
-    strings, shape = _compress(model, photograph(64, 64), 3)
-    assert unpack("cgdm", strings[0], shape).phase == 1
-    _assert_half_a_step_off(model, decoded_symbols(model, strings, shape), photograph(64, 64), 3)
+        if isinstance(model, CGDM):
+            codec = model.latent_codec
+            codec.log_gain.zero_()
+            codec.log_std.zero_()
+            for parameters, channels in zip(codec.parameters_of, codec.groups, strict=True):
+                parameters.fuse[-1].weight.zero_()
+                parameters.fuse[-1].bias.copy_(steps.repeat(2 * channels // exact.PHASES + 1)[: 2 * channels] / 32)
+            return
+        for head in (*model.predictor.heads, model.mask_predictor.head):
+            head.weight.zero_()
+            head.bias.copy_(steps.repeat(len(head.bias) // exact.PHASES + 1)[: len(head.bias)] / 16)
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["of one phase", "of all phases"])
+def test_encoding_never_fails_for_want_of_a_safe_phase(random_model, three, everywhere, monkeypatch):
+    model, phases = copy.deepcopy(random_model), []
+    _outputs_on_boundaries(model, everywhere)
+    choose = exact.safe_phase
+
+    def watched(values):
+        phases.append(choose(values))
+        return phases[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exact, "safe_phase", watched)
+        strings, shape = _compress(model, three[:1], 3)
+    if everywhere:
+        assert exact.BLIND in phases
+    else:
+        assert 1 in phases
+        assert exact.BLIND not in phases
+    decoded = decoded_symbols(model, strings, shape)
+    if isinstance(model, CGDM):
+        _assert_half_a_step_off(model, decoded, three[:1], 3)
+    else:
+        assert torch.equal(decoded, sent_symbols(model, three[:1], 3))

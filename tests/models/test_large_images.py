@@ -20,7 +20,6 @@ def small_windows(monkeypatch):
             (hyperprior, "_WINDOW", 8),
             (cgdm, "_SYNTAX_WINDOW", 2),
             (mridc, "_WINDOW", 8),
-            (mridc, "_TOKENS", 7),
             (quantizers, "_VECTORS", 50),
         ):
             monkeypatch.setattr(module, name, value)

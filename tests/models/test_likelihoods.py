@@ -21,7 +21,7 @@ def test_likelihoods_are_the_length_of_the_stream(random_model, photograph, qual
     with torch.no_grad():
         estimated = _bits(random_model(x, quality)["likelihoods"])
     real = 8 * len(random_model.compress(x, quality)["strings"][0][0])
-    assert real == pytest.approx(estimated, rel=0.01, abs=64)
+    assert real == pytest.approx(estimated + CODER_STATE, rel=0.01, abs=48)
 
 
 @pytest.mark.parametrize("name", zoo.MODELS)
@@ -48,15 +48,15 @@ def test_images_of_a_batch_are_estimated_one_by_one(random_model, photograph):
 def test_mridcs_training_estimate_is_its_real_rate(random_models, photograph, quality):
     model, x = random_models["mridc"], photograph(128, 192)
     with torch.no_grad():
-        q = torch.tensor([quality - 1])
+        index = torch.tensor([quality - 1])
         with bfloat16_autocast(x.device):
-            (latent,) = model.analyze(model.pad(x), q)
+            (latent,) = model.analyze(model.pad(x), index)
         densities = latent.densities[None]
         levels = levels_of(densities)
         tokens = model.quantizer(latent.y[None], levels)[1]
         soft = {
             "tokens": model._soft_likelihoods(tokens, levels),
-            "mask": model._soft_mask_likelihoods(densities, q),
+            "mask": model._soft_mask_likelihoods(densities, index),
         }
         coded = model(x, quality)["likelihoods"]
     for name, likelihoods in soft.items():
