@@ -26,7 +26,7 @@ from compressai_gen.models.capabilities import TakesRegions
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.demo import demo as arguments
 from compressai_gen.programs import exit_status, prepare_torch
-from compressai_gen.zoo import ARCHITECTURES, QUALITIES
+from compressai_gen.specs import find_spec, specs
 
 # Gradio would report that it is used, and look for a newer version.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -136,6 +136,10 @@ class _told:  # noqa: N801
             raise gr.Error(str(error), duration=None, print_exception=False) from error
 
 
+def _takes_regions(model: str) -> bool:
+    return issubclass(find_spec(model).load(), TakesRegions)
+
+
 def _importance(region: dict[str, Any] | None, size: tuple[int, int]) -> torch.Tensor | None:
     """Returns the weights (H, W) of a region that was painted; None if nothing was."""
     layers = [] if region is None else region["layers"]
@@ -154,10 +158,10 @@ def _takes_regions(model: str) -> bool:
 
 def build_page(coder: Coder) -> gr.Blocks:
     """Return the page."""
-    names = list(ARCHITECTURES)
+    names = list(specs())
 
     def of_model(name: str) -> tuple[Any, Any]:
-        qualities = QUALITIES[name]
+        qualities = find_spec(name).qualities
         slider = gr.Slider(qualities[0], qualities[-1], label=f"Quality ({qualities[0]}: fewest bits)")
         return slider, gr.Accordion(visible=_takes_regions(name))
 
@@ -167,7 +171,7 @@ def build_page(coder: Coder) -> gr.Blocks:
             with gr.Column():
                 picture = gr.Image(label="Picture", type="filepath", sources=["upload"], elem_id="picture")
                 model = gr.Radio(names, value=names[0], label="Codec", elem_id="model")
-                low, high = QUALITIES[names[0]][0], QUALITIES[names[0]][-1]
+                low, *_, high = find_spec(names[0]).qualities
                 quality = gr.Slider(low, high, DEFAULT_QUALITY, step=1 / 16, label=f"Quality ({low}: fewest bits)")
                 with gr.Accordion(
                     "Region of interest", open=True, visible=_takes_regions(names[0]), elem_id="region"

@@ -20,6 +20,7 @@ from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 from compressai_gen.layers.precision import bfloat16_autocast
+from compressai_gen.models.hub import SharedModel
 from compressai_gen.options import DecoderOptions, check_whole, choose
 from compressai_gen.qualities import check_quality
 from compressai_gen.roles import fingerprint, split
@@ -51,7 +52,7 @@ def plain_mode(method: Callable[..., T]) -> Callable[..., T]:
     return plain
 
 
-class GenerativeCodec(CompressionModel):
+class GenerativeCodec(CompressionModel, SharedModel):
     """A variable-rate codec whose streams say by themselves which codec and quality made them.
 
     A subclass gives ``name``, ``n_qualities``, ``multiple`` and the methods that are abstract here.

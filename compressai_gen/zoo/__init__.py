@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from compressai.zoo import image_models
@@ -46,7 +47,8 @@ def cgdm(
             rate, squared error, LPIPS and DISTS together.
         pretrained: whether to load the zoo's weights.
         progress: accepted for CompressAI's sake; weights are read from disk in a moment.
-        weights: which ones, ``cgdm.<tag>``; the newest by default.
+        weights: which ones, ``cgdm.<tag>``, the newest by default; or a folder that ``save_pretrained`` wrote, or a
+            repository of the Hugging Face Hub at a revision, ``owner/name@revision``.
         **kwargs: of the class, in place of the configuration of the weights.
 
     Raises:
@@ -84,6 +86,8 @@ def load(
     if metric != "mse":
         raise ZooError(f"{name} has one set of weights, under metric 'mse'; there is none for {metric!r}")
     cls, stated = spec.load(), {}
+    if weights is not None and ("/" in weights or Path(weights).is_dir()):
+        return _load_elsewhere(cls, weights, quality, config)
     if pretrained or weights is not None or tags(name):
         weights = find_weights(name, weights)
         stated = entry_of(name, weights)["config"]
@@ -114,3 +118,15 @@ def _untrained_by_default(create: Callable[..., GenerativeCodec]) -> Callable[..
 # CompressAI's tools find models in these two dictionaries; its registry knows them by @register_model.
 image_models.update({name: _untrained_by_default(create) for name, create in MODELS.items()})
 model_architectures.update(ARCHITECTURES)
+
+
+def _load_elsewhere(cls: type[GenerativeCodec], weights: str, quality: int, config: dict[str, Any]) -> GenerativeCodec:
+    """Loads from a folder or a repository of the hub, which is taken at a named revision, so that it stays the same."""
+    repository, _, revision = weights.partition("@")
+    if not Path(weights).is_dir() and not revision:
+        raise ZooError(f"{weights} is no folder; weights on the hub are named owner/name@revision, such as a commit")
+    if Path(weights).is_dir():
+        repository, revision = weights, ""
+    model = cls.from_pretrained(repository, revision=revision or None, **config)
+    model.quality.fill_(quality)
+    return model

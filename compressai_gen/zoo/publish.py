@@ -149,25 +149,42 @@ def _history(recipe: str, run: dict[str, Any]) -> str:
     return f"{text}{run['hardware']}.{' ' + run['note'] if run.get('note') else ''}"
 
 
+_README_BPP, _README_ROWS = 0.1, 8
+_README_METRICS = ("psnr", "ms_ssim", "lpips", "dists", "ssimulacra2", "fid")
+_README_RATES = ("lpips", "dists")
+
+
 def readme_section(results: Path) -> str:
-    """Returns the tables of an evaluation's measured codecs that the README shows."""
-    summary = read_table(results / "summary.csv")
-    measured = summary[summary["source"] == "measured"].drop(columns=["source", "n_images"])
-    rates = read_table(results / "bd_rate.csv")
-    rates = rates[rates["codec"].isin(measured["codec"])]
-    rates["text"] = [
-        "" if pd.isna(value) else f"{value:+.1f}" + "*" * (overlap < MIN_OVERLAP)
-        for value, overlap in zip(rates["bd_rate_percent"], rates["overlap"], strict=True)
-    ]
-    by_metric = rates.pivot(index="codec", columns="metric", values="text").reset_index()
+    """Returns the table of an evaluation's measured codecs that the README shows.
+
+    A row per codec, at the quality whose rate is nearest to 0.1 bpp, with a metric of each family that was measured:
+    of errors, of structure, of features, of texture, of none of those that codecs are trained for, and of sets.
+    """
+    summary = pd.read_csv(results / "summary.csv")
+    measured = summary[summary["source"] == "measured"]
+    distance = (measured["bpp"] - _README_BPP).abs()
+    nearest = measured.loc[distance.groupby(measured["codec"], sort=False).idxmin()].head(_README_ROWS)
+    metrics = [name for name in _README_METRICS if name in nearest and nearest[name].notna().any()]
+    table = nearest[["codec", "quality", "bpp", *metrics]].round(4).round({"psnr": 2, "ssimulacra2": 1, "fid": 1})
+    rates = pd.read_csv(results / "bd_rate.csv")
+    for metric in _README_RATES:
+        of_metric = rates[rates["metric"] == metric].set_index("codec")
+        table[f"BD-rate {metric}"] = [_rate(of_metric, codec) for codec in table["codec"]]
     return "\n\n".join(
         [
-            markdown_table(measured.round(4).round({"psnr": 2})),
-            f"BD-rates in percent against {' and '.join(rates['anchor'].unique())} (negative: fewer bits for the same "
-            f"figure; *: the curves share less than {MIN_OVERLAP:.0%} of their range; empty: none):",
-            markdown_table(by_metric.fillna("")),
+            markdown_table(table.astype(object).where(table.notna(), "")),
+            f"BD-rates are percent of bits against {' and '.join(rates['anchor'].unique())} over all qualities "
+            "(negative: fewer bits for the same figure; *: the curves share less than "
+            f"{MIN_OVERLAP:.0%} of their range).",
         ]
     )
+
+
+def _rate(rates: pd.DataFrame, codec: str) -> str:
+    if codec not in rates.index or pd.isna(rates.loc[codec, "bd_rate_percent"]):
+        return ""
+    value, overlap = rates.loc[codec, ["bd_rate_percent", "overlap"]]
+    return f"{value:+.1f}" + "*" * bool(overlap < MIN_OVERLAP)
 
 
 def update_readme(readme: Path, results: Path) -> None:
