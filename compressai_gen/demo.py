@@ -152,10 +152,6 @@ def _importance(region: dict[str, Any] | None, size: tuple[int, int]) -> torch.T
     return torch.from_numpy(np.where(painted, 1.0, OUTSIDE))
 
 
-def _takes_regions(model: str) -> bool:
-    return issubclass(ARCHITECTURES[model], TakesRegions)
-
-
 def build_page(coder: Coder) -> gr.Blocks:
     """Return the page."""
     names = list(specs())

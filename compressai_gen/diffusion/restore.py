@@ -48,7 +48,7 @@ class Conditions(NamedTuple):
             return None if field is None else tile.crop(field, width // field.shape[-1])
 
         fields = (crop(field) for field in (self.latent, self.syntax, self.sent, self.x_base))
-        return Conditions(self.index, *fields, [crop(f) for f in self.features])
+        return Conditions(self.index, *fields, [crop(f) for f in self.features])  # type: ignore[call-arg]
 
 
 class BaseDecoder(NamedTuple):
@@ -170,7 +170,9 @@ class Restorer(nn.Module):
     ) -> Tensor:
         x_base = conditions.x_base
         top, left = window.top // self.space.factor, window.left // self.space.factor
-        noise = torch.stack([noise_field(seed, *x_base.shape[1:], top, left) for seed in seeds]).to(x_base.device)
+        channels, height, width = x_base.shape[1:]
+        fields = [noise_field(seed, channels, height, width, top, left) for seed in seeds]
+        noise = torch.stack(fields).to(x_base.device)
         return self.space.restored(sample(denoise, noise, conditions, self.scheduler, steps), x_base)
 
     def guide(self, base: BaseDecoder, conditions: Conditions, strengths: Sequence[Tensor | float] = (1.0, 1.0)) -> Any:

@@ -179,7 +179,7 @@ def _rates(standings: pd.DataFrame) -> dict[str, list[str]]:
     for metric in (metric for metric in METRICS if f"{metric}_bd_rate_percent" in standings):
         columns = standings[[f"{metric}_{column}" for column in _DELTA_COLUMNS]]
         texts[metric] = [
-            _rate(*values, was_trained_on(trained_on, metric))
+            _rate(*values, was_trained_on(trained_on, metric))  # type: ignore[call-arg]
             for values, trained_on in zip(columns.to_numpy(dtype=float), standings["trained_on"], strict=True)
         ]
     return texts

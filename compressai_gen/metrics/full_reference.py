@@ -112,7 +112,8 @@ class CentralMetric:
 
 
 def _centre(image: Tensor) -> Tensor:
-    return image[(slice(None), *central_quarter(*image.shape[1:]))]
+    rows, columns = central_quarter(*image.shape[1:])
+    return image[:, rows, columns]
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class CropMemory:
         flip = torch.rand(batch) < 0.5
         numbers = torch.stack((start, width, size, flip.long()), dim=1)
         if self.device.type == "cpu":
-            x = torch.cat([self._cut_one(*row, crop) for row in numbers.tolist()])
+            x = torch.cat([self._cut_one(*row, crop) for row in numbers.tolist()])  # type: ignore[call-arg]
         else:
             start, width, size, flip = numbers.to(self.device, non_blocking=True).T
             x = self._cut(start, width, size, flip.bool(), crop)
