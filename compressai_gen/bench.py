@@ -1,7 +1,7 @@
 """How fast codecs are, and how much memory they take: ``python -m compressai_gen.bench``.
 
 Each codec runs in a process of its own, over pictures of rising size; one run with each comes before those that are
-timed. Models of CompressAI have random weights, which take the same time.
+timed and counts the multiply-adds of its networks. Models of CompressAI have random weights, which take the same time.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from compressai_gen.codecs import CLASSICAL_CODECS, Codec, LearnedCodec, find_codec
@@ -36,10 +37,13 @@ from compressai_gen.parsers.evaluation import bench as arguments
 from compressai_gen.programs import exit_status, prepare_torch
 from compressai_gen.specs import specs
 
-__all__ = ["CONTENDERS", "main", "picture", "with_ratios"]
+__all__ = ["CONTENDERS", "kmacs_per_pixel", "main", "picture", "with_ratios"]
 
 SIZES = ((256, 256), (512, 768), (1080, 1920), (2160, 3840))
 REFERENCE_SIZE = "768x512"
+
+ONE_THREAD = (1088, 1920)
+"""Size of a picture that is coded on one thread of the processor, too."""
 
 _STATUS = Path("/proc/self/status")
 _PEAK_RESET = Path("/proc/self/clear_refs")
@@ -94,30 +98,53 @@ def picture(height: int, width: int) -> Tensor:
 
 
 def _measure(
-    name: str, sizes: Sequence[tuple[int, int]], repeat: int, device: str, threads: int | None, to: Connection
+    name: str,
+    sizes: Sequence[tuple[int, int, int | None]],
+    repeat: int,
+    device: str,
+    threads: int | None,
+    to: Connection,
 ) -> None:
-    """Sends a row per size; runs in a process of its own."""
+    """Sends a row per size, each with a number of threads or None for ``threads``; runs in a process of its own."""
     prepare_torch(device, threads)
     codec, quality = CONTENDERS[name](device=device)
     codec.decode(codec.encode(picture(64, 64), quality), quality)  # loads and builds what is built once
-    for height, width in sizes:
-        image = picture(height, width)
-        encoded, encode = _timed(lambda image=image: codec.encode(image, quality), repeat, device)
-        _, decode = _timed(lambda encoded=encoded: codec.decode(encoded, quality), repeat, device)
-        rate = {"bpp": 8 * encoded.n_bytes / (height * width)}
-        times = {"encode_s": encode[0], "decode_s": decode[0], "encode_gib": encode[1], "decode_gib": decode[1]}
-        to.send({"size": f"{width}x{height}", "codec": name} | rate | times)
+    for height, width, n_threads in sizes:
+        image, n_pixels = picture(height, width), height * width
+        if n_threads is not None:
+            torch.set_num_threads(n_threads)
+        encoded, encode = _measured(lambda image=image: codec.encode(image, quality), repeat, device, n_pixels)
+        _, decode = _measured(lambda encoded=encoded: codec.decode(encoded, quality), repeat, device, n_pixels)
+        row = {"size": _label(height, width, n_threads), "codec": name, "bpp": 8 * encoded.n_bytes / n_pixels}
+        to.send(
+            row | {f"{of}_{key}": side[key] for key in encode for of, side in (("encode", encode), ("decode", decode))}
+        )
     to.close()
 
 
-def _timed(run: Callable[[], Any], repeat: int, device: str) -> tuple[Any, tuple[float, float]]:
-    """Returns what a function returns, median seconds, and the peak memory in GiB."""
+def _label(height: int, width: int, threads: int | None) -> str:
+    return f"{width}x{height}" + ("" if threads is None else f", {threads} thread")
+
+
+def kmacs_per_pixel(run: Callable[[], Any], n_pixels: int) -> tuple[Any, float]:
+    """Calls a function, and counts the multiply-adds of the convolutions and matrix products that it makes.
+
+    Returns:
+        What it returned, and thousands of multiply-adds for each of ``n_pixels``.
+    """
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    return result, counter.get_total_flops() / 2 / n_pixels / 1000
+
+
+def _measured(run: Callable[[], Any], repeat: int, device: str, n_pixels: int) -> tuple[Any, dict[str, float]]:
+    """Returns what a function returns; median seconds, peak memory in GiB and multiply-adds in thousands a pixel."""
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     elif _PEAK_RESET.exists():
         _PEAK_RESET.write_text("5")
-    result = run()
+    result, kmacs = kmacs_per_pixel(run, n_pixels)
     times = []
     for _ in range(repeat):
         started = time.perf_counter()
@@ -126,7 +153,7 @@ def _timed(run: Callable[[], Any], repeat: int, device: str) -> tuple[Any, tuple
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_of_process()
-    return result, (statistics.median(times), peak / 2**30)
+    return result, {"s": statistics.median(times), "gib": peak / 2**30, "kmac_px": kmacs}
 
 
 def _peak_of_process() -> float:
@@ -142,13 +169,17 @@ def with_ratios(table: pd.DataFrame) -> pd.DataFrame:
     total = table["encode_s"] + table["decode_s"]
     first = table["codec"].iloc[0]
     of_first = total[table["codec"] == first].set_axis(table["size"][table["codec"] == first])
-    per_pixel = total / table["size"].map(lambda size: float(np.prod([int(side) for side in size.split("x")])))
+    per_pixel = total / table["size"].map(_pixels)
     unit = _reference_size(table)
     of_unit = per_pixel[table["size"] == unit].set_axis(table["codec"][table["size"] == unit])
     table = table.assign(
         times_first=total / table["size"].map(of_first), per_pixel=per_pixel / table["codec"].map(of_unit)
     )
     return table.sort_values("size", kind="stable", key=lambda size: size.map(list(dict.fromkeys(size)).index))
+
+
+def _pixels(label: str) -> float:
+    return float(np.prod([int(side) for side in label.partition(",")[0].split("x")]))
 
 
 def _reference_size(table: pd.DataFrame) -> str:
@@ -165,7 +196,10 @@ def _run(args: argparse.Namespace) -> None:
     prepare_torch(args.device, args.threads)
     if args.repeat < 1:
         raise CodecError(f"--repeat is {args.repeat}; at least one run is needed")
-    codecs, sizes = (list(dict.fromkeys(given)) for given in (args.codecs or CONTENDERS, args.sizes or SIZES))
+    codecs = list(dict.fromkeys(args.codecs or CONTENDERS))
+    sizes = [(*size, None) for size in dict.fromkeys(args.sizes or SIZES)]
+    if not args.sizes and torch.device(args.device).type == "cpu":
+        sizes.append((*ONE_THREAD, 1))
     unknown = [name for name in codecs if name not in CONTENDERS]
     if unknown:
         raise CodecError(f"no codec {unknown[0]!r} is measured here; there are {', '.join(CONTENDERS)}")
@@ -186,7 +220,8 @@ def _run(args: argparse.Namespace) -> None:
     table = with_ratios(pd.DataFrame(rows))
     print(markdown_table(table.round(3)))
     print(
-        "\nencode_s, decode_s: median seconds; _gib: peak memory; times_first: encode and decode together, relative to "
+        "\nencode_s, decode_s: median seconds; _gib: peak memory; _kmac_px: thousand multiply-adds a pixel,\n"
+        "of convolutions and matrix products; times_first: encode and decode together, relative to "
         f"{rows[0]['codec']};\nper_pixel: the same per pixel, relative to the codec's own at {_reference_size(table)}"
     )
     if args.output is not None:

@@ -111,7 +111,7 @@ def open_browser(tmp_path):
 def _random_cgdm(patches):
     torch.manual_seed(0)
     model = CGDM()
-    basis, mean, std = klt(patches, sum(model.latent_codec.groups))
+    basis, mean, std = klt(patches, model.latent_codec.channels)
     init_linear_paths(model.g_a, model.g_s, basis, mean)
     model.latent_codec.init_statistics(std, (1.6, 1.15, 0.8, 0.55, 0.38))
     _fill_zero_weights(model, 0.005)

@@ -18,7 +18,7 @@ from compressai_gen.diffusion.guidance import ConsistencyBranch
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled
 from compressai_gen.diffusion.sampler import DDIM
 from compressai_gen.diffusion.spaces import PixelUnshuffle
-from compressai_gen.entropy.hyperprior import CheckerboardHyperprior
+from compressai_gen.entropy.checkerboard import CheckerboardHyperprior
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
 from compressai_gen.layers.quality import between_qualities
@@ -100,7 +100,7 @@ class CGDM(GenerativeCodec):
             self.config["syntax"] = None
         parts, n = self.config, self.n_qualities
         self.latent_codec = build(parts["latent_codec"], n_qualities=n)
-        context = {"latent_channels": sum(self.latent_codec.groups), "n_qualities": n}
+        context = {"latent_channels": self.latent_codec.channels, "n_qualities": n}
         self.g_a, self.g_s = build(parts["g_a"], **context), build(parts["g_s"], **context)
         channels = 0 if parts["syntax"] is None else parts["syntax"]["channels"]
         context |= {"feature_widths": self.g_s.feature_widths, "syntax_channels": channels}

@@ -67,7 +67,7 @@ class OnlineSearch:
     ``interrupted``, for its caller to search no others; without one, it ends the program as ever.
 
     Args:
-        codec: :class:`compressai_gen.entropy.hyperprior.CheckerboardHyperprior`.
+        codec: :class:`compressai_gen.entropy.hyperprior.Hyperprior`.
         steps: how many.
         progress: whether to show a bar.
     """

@@ -94,7 +94,7 @@ class RateObjective(Objective):
     def warm_start(self, model: GenerativeCodec, data: Crops) -> None:
         """Starts the linear paths as a KLT of training patches and the prior from its statistics."""
         codec = model.latent_codec
-        basis, mean, std = klt(sample_patches(data, BLOCK, 20000), sum(codec.groups))
+        basis, mean, std = klt(sample_patches(data, BLOCK, 20000), codec.channels)
         init_linear_paths(model.g_a, model.g_s, basis, mean)
         codec.init_statistics(std, steps=(1.6, 1.15, 0.8, 0.55, 0.38))
 
