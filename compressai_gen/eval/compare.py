@@ -86,7 +86,7 @@ def parse_column(text: str, device: str | torch.device = "cpu") -> Column:
 class Nearest(NamedTuple):
     """A quality, and what a codec made of an image at it."""
 
-    quality: int
+    quality: float
     encoded: Encoded
 
 

@@ -113,7 +113,8 @@ def label_curves(axes: Axes, curves: Sequence[Curve], fontsize: float = 7) -> bo
         return False
     to_data = axes.transData.inverted()
     for curve, text, place in zip(curves, texts, places, strict=True):
-        text.set_position(to_data.transform((place.box[:2] + place.box[2:]) / 2))
+        x, y = to_data.transform((place.box[:2] + place.box[2:]) / 2)
+        text.set_position((x, y))
         if np.linalg.norm(place.tip - place.foot) > _TOUCHING:
             line = to_data.transform([place.foot, place.tip]).T
             axes.plot(*line, color=curve.color, linewidth=0.5, alpha=0.6, zorder=3.5, label="_leader")
@@ -175,7 +176,7 @@ def _arranged(
             if place is None:
                 return None
             places[index] = place
-    return places
+    return [place for place in places if place is not None]
 
 
 def _best(

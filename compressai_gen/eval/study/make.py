@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from compressai_gen.codecs import PillowCodec
+from compressai_gen.codecs import LearnedCodec, PillowCodec
 from compressai_gen.data import ImageDataset, pixel_hash
 from compressai_gen.errors import CompressaiGenError, ImageError
 from compressai_gen.eval.compare import Column, Nearest, detailed_crop, encode_nearest
@@ -35,6 +35,8 @@ CHECK = "check"
 ORIGINAL = "original"
 _BLUR = 12  # pixels that one is made of in the damaged picture of a check: nobody who looks can prefer it
 _SCALES = {"jpeg2000": range(2000, 3, -1)}  # qualities of a format, from the fewest bytes up
+# Of our models between two whole qualities, some 7 % of the bytes each; more would be a model in memory each.
+_STEPS = 8
 _FAR = 0.1  # a difference in bytes that is told
 
 
@@ -116,7 +118,7 @@ def design(
             for codec, column in enumerate(columns):
                 bar.set_postfix_str(f"{name} {names[codec]}")
                 if codec in wanted or codec == 0:
-                    sides[codec] = _side(study, names[codec], column, image, target, window)
+                    sides[codec] = _side(study, names[codec], column, image, target, window, finely=codec > 0)
                     target = 8 * sides[0]["bytes"] / sides[0]["pixels"]
                 bar.update()
             common = {"image": _text(name), "original": original}
@@ -206,27 +208,40 @@ def _window(name: str, image: Tensor, crop: int | None) -> tuple[slice, slice, s
     return slice(None), slice(top, top + crop), slice(left, left + crop)
 
 
-def _side(study: Study, name: str, column: Column, image: Tensor, bpp: float, window: tuple) -> dict[str, Any]:
-    nearest = _nearest(column, image, bpp)
+def _side(
+    study: Study, name: str, column: Column, image: Tensor, bpp: float, window: tuple, finely: bool
+) -> dict[str, Any]:
+    nearest = _nearest(column, image, bpp, finely)
     return {
         "codec": name,
-        "quality": str(nearest.quality),
+        "quality": f"{nearest.quality:g}",
         "bytes": nearest.encoded.n_bytes,
         "pixels": image.shape[1] * image.shape[2],
         "picture": study.add(column.codec.decode(nearest.encoded, nearest.quality)[window]),
     }
 
 
-def _nearest(column: Column, image: Tensor, bpp: float) -> Nearest:
-    """As `encode_nearest`, but a format of Pillow takes any quality unless one is named: its ladder is for curves."""
+def _nearest(column: Column, image: Tensor, bpp: float, finely: bool) -> Nearest:
+    """As `encode_nearest`, and where a codec has qualities between those of its ladder, among these.
+
+    Args:
+        column, image, bpp: as there.
+        finely: whether our models are searched so, too; formats of Pillow always are.
+    """
     codec = column.codec
-    if not isinstance(codec, PillowCodec) or column.qualities != codec.qualities:
+    scale: Sequence[float] = ()
+    if column.qualities != codec.qualities:
+        return encode_nearest(column, image, bpp)  # the user named one
+    if isinstance(codec, PillowCodec):
+        scale = _SCALES.get(codec.name, range(1, 96))
+    elif isinstance(codec, LearnedCodec) and codec.variable_rate and finely:
+        first, last = codec.qualities[0], codec.qualities[-1]
+        scale = [first + step / _STEPS for step in range(_STEPS * (last - first) + 1)]
+    if not scale:
         return encode_nearest(column, image, bpp)
-    scale = _SCALES.get(codec.name, range(1, 96))
     n_bytes = bpp * image.shape[1] * image.shape[2] / 8
     index = bisect_left(scale, n_bytes, key=lambda quality: codec.encode(image, quality).n_bytes)
-    around = scale[max(0, index - 1) : index + 1]
-    return encode_nearest(Column(codec, tuple(around)), image, bpp)
+    return encode_nearest(Column(codec, tuple(scale[max(0, index - 1) : index + 1])), image, bpp)
 
 
 def _check_sides(study: Study, image: Tensor, original: str) -> list[dict[str, Any]]:

@@ -62,6 +62,7 @@ def page_fingerprint(page: Path) -> str:
     """
     try:
         text = page.read_text(encoding="utf-8")
+        content: str
         (content,) = re.findall(r'<script type="text/plain" id="study"[^>]*>([A-Za-z0-9+/=]+)</script>', text)
         return digest(loads(b64decode(content)))
     except OSError as error:

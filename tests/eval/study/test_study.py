@@ -7,9 +7,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from compressai_gen.codecs import Encoded, LearnedCodec
+from compressai_gen.data import load_dataset
+from compressai_gen.eval.compare import Column
 from compressai_gen.eval.study.cli import main
-from compressai_gen.eval.study.make import ORIGINAL
+from compressai_gen.eval.study.make import ORIGINAL, design
 from compressai_gen.eval.study.record import digest
 from compressai_gen.eval.study.score import collect, page_fingerprint, score
 
@@ -73,6 +77,33 @@ def test_pairs_are_of_matched_bytes(page):
         if trial["kind"] == "check":
             assert trial["sides"][0]["codec"] == ORIGINAL
             assert trial["sides"][0]["picture"] == trial["original"] != trial["sides"][1]["picture"]
+
+
+class _Smooth(LearnedCodec):
+    """Has 80 % more bytes at each whole quality."""
+
+    def __init__(self, name, scale):
+        super().__init__(name, (1, 2, 3, 4, 5), load=None, variable_rate=True)
+        self.scale = scale
+
+    def encode(self, image, quality):
+        return Encoded([bytes(int(self.scale * 1.8**quality)), image.numpy().tobytes()[:0]])
+
+    def decode(self, encoded, quality=None):
+        return torch.full((3, 128, 128), len(encoded.strings[0]) % 256, dtype=torch.uint8)
+
+
+def test_models_match_bytes_between_their_whole_qualities(small_pictures):
+    codecs = [_Smooth("a", 100), _Smooth("b", 134)]
+    columns = [Column(codec, codec.qualities) for codec in codecs]
+    trials = design(columns, load_dataset(small_pictures), bpp=0.3, progress=False).record["trials"]
+    sides = [trial["sides"] for trial in trials if trial["kind"] == "pair"]
+    assert {a["quality"] for a, _ in sides} == {"3"}  # the first one's are whole
+    assert {b["quality"] for _, b in sides} == {"2.5"}
+    assert all(abs(a["bytes"] / b["bytes"] - 1) < 0.04 for a, b in sides)
+    named = [columns[0], Column(codecs[1], (2,))]
+    trials = design(named, load_dataset(small_pictures), bpp=0.3, progress=False).record["trials"]
+    assert {trial["sides"][1]["quality"] for trial in trials if trial["kind"] == "pair"} == {"2"}
 
 
 def test_the_page_stands_alone_and_hides_the_codecs(page):
