@@ -29,6 +29,7 @@ __all__ = [
     "list_files",
     "markdown_table",
     "one_name",
+    "printable",
     "read_table",
     "replacing",
     "write_json",
@@ -170,6 +171,13 @@ def file_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str
         chosen[name] = plain if free else f"{plain.lstrip('.')}-{_digest(name)}"
         used.add(one_name(chosen[name]))
     return chosen
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that any table can hold: what is no character or would break a line is escaped."""
+    return "".join(
+        f"\\x{ord(c) & 0xFF:02x}" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in name
+    )
 
 
 def one_name(path: str) -> str:

@@ -19,6 +19,7 @@ from compressai_gen.codecs import hific  # noqa: F401  (registers it as an archi
 from compressai_gen.codecs.learned import LearnedCodec
 from compressai_gen.entropy.rans import guarded
 from compressai_gen.errors import BitstreamError, CodecError
+from compressai_gen.files import printable
 from compressai_gen.weights import download_state, first_line, read_state
 from compressai_gen.zoo.manifest import output_version
 
@@ -143,7 +144,7 @@ def checkpoint_codec(architecture: str, paths: Sequence[Path], device: str | tor
         return _build(architecture, read_state(path), str(path), force_update=True)
 
     qualities = tuple(range(1, len(paths) + 1))
-    name, fixed = f"{architecture}:{paths[0].stem}", " ".join([_version(architecture), *digests])
+    name, fixed = f"{architecture}:{printable(paths[0].stem)}", " ".join([_version(architecture), *digests])
     return LearnedCodec(name, qualities, load, device, fixed)
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from compressai_gen.data.images import is_output, list_images, read_image
 from compressai_gen.errors import DatasetError, ImageError
-from compressai_gen.files import one_name
+from compressai_gen.files import one_name, printable
 from compressai_gen.resources import EVAL_DIR, cache_dir, is_offline
 
 __all__ = ["DATA_ROOT_VARIABLE", "ImageDataset", "known_datasets", "load_dataset"]
@@ -257,7 +257,7 @@ def _load_folder(folder: Path, limit: int | None) -> ImageDataset:
     if not paths:
         raise DatasetError(f"the folder {folder} holds no images; known datasets: {', '.join(known_datasets())}")
     names = _image_names(folder, paths)[:limit]
-    return ImageDataset(folder.resolve().name, tuple(paths[:limit]), names, len(paths))
+    return ImageDataset(printable(folder.resolve().name), tuple(paths[:limit]), names, len(paths))
 
 
 def _image_names(folder: Path, paths: tuple[Path, ...] | list[Path]) -> tuple[str, ...]:
@@ -265,8 +265,8 @@ def _image_names(folder: Path, paths: tuple[Path, ...] | list[Path]) -> tuple[st
 
     What differs only in case counts as the same, as reconstructions may be written where it is.
     """
-    whole = [path.relative_to(folder).as_posix() for path in paths]
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    whole = [printable(path.relative_to(folder).as_posix()) for path in paths]
+    names = [printable(path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
     while shared := [name for name, count in Counter(map(one_name, names)).items() if count > 1]:
         longer = [full if one_name(name) in shared else name for name, full in zip(names, whole, strict=True)]
         if longer == names:  # a file system that tells a.png from A.png

@@ -235,12 +235,15 @@ _TURNS = {
 def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         samples, tags = np.asarray(image).astype(np.uint16), getattr(image, "tag_v2", {})
-        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        bits, clear = tags.get(_BITS_PER_SAMPLE, (16,))[0], image.info.get("transparency")
+        opaque = None if clear is None else samples != clear  # of all 16 bits
         # Pillow's own conversion clips at 255. The high byte is also what it keeps of 16-bit colour.
         samples = (samples >> max(0, bits - 8)).clip(0, 255).astype(np.uint8)
         if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds for samples of up to 8 bits
             samples = 255 - samples
-        return _like(image, Image.fromarray(samples))
+        if opaque is None:
+            return _like(image, Image.fromarray(samples))
+        return _like(image, Image.fromarray(np.dstack([samples, 255 * opaque.astype(np.uint8)])))
     if image.mode in ("I", "F"):
         raise ImageError("32-bit samples have no defined range; save the picture with 8 or 16 bits")
     return image
@@ -248,7 +251,10 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 def _like(image: Image.Image, converted: Image.Image) -> Image.Image:
     """Give a converted image what the file said beside the samples."""
-    converted.info, converted.format = image.info, image.format
+    converted.info = {
+        key: value for key, value in image.info.items() if key != "transparency" or converted.mode != "LA"
+    }
+    converted.format = image.format
     return converted
 
 

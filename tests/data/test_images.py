@@ -180,6 +180,54 @@ def test_grey_tiff_of_any_depth_is_the_right_way_up(bits, white_is_zero):
     assert picture[1, 0].tolist() == expected
 
 
+def _png(depth, color, row, *chunks):
+    head = struct.pack(">2I5B", len(row) // 2 if depth == 16 else len(row), 1, depth, color, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + row)
+    body = _chunk(b"IHDR", head), *chunks, _chunk(b"IDAT", pixels), _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+def test_transparent_grey_of_16_bits_is_told_by_all_of_them():
+    """Pillow 3379: 0x0700 and 7 are two shades."""
+    row, clear = struct.pack(">3H", 0x0700, 7, 0xFFFF), _chunk(b"tRNS", struct.pack(">H", 7))
+    assert read_image(io.BytesIO(_png(16, 0, row, clear)))[0, 0].tolist() == [7, 255, 255]
+    clear = _chunk(b"tRNS", struct.pack(">H", 0x0700))
+    assert read_image(io.BytesIO(_png(16, 0, row, clear)))[0, 0].tolist() == [255, 0, 255]
+
+
+@pytest.mark.parametrize("cut", [0, 100])
+def test_a_second_frame_that_is_broken_costs_nothing(cut):
+    """Pillow 4099 and 7879: telephones write JPEG with a second picture that may not be there."""
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "green")]
+    file = io.BytesIO()
+    frames[0].save(file, "MPO", save_all=True, append_images=frames[1:])
+    data = file.getvalue()
+    second = data.index(b"\xff\xd8", 2)
+    assert read_image(io.BytesIO(data[: second + cut]))[:, 5, 5].tolist() == [254, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "AVIF"])
+def test_of_several_frames_the_first_is_read(kind):
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "green")]
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    assert read_image(file)[:, 5, 5].tolist() == pytest.approx([255, 0, 0], abs=3)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_metadata_that_would_fill_the_memory_are_refused(kind):
+    """Pillow's limit on texts and profiles of PNG: 80 MiB of one letter take 80 KiB."""
+    bomb = _chunk(kind, b"k\0\0" + zlib.compress(b"a" * (80 << 20)))
+    with pytest.raises(ImageError, match="too large"):
+        read_image(io.BytesIO(_png(8, 0, b"\0\1", bomb)))
+
+
+def test_what_follows_a_picture_is_passed_over(ramp):
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, "JPEG")
+    assert torch.equal(read_image(io.BytesIO(file.getvalue() + b"x" * 1000)), read_image(file))
+
+
 def test_reading_in_threads_leaves_the_limit_of_pillow_alone(tmp_path, ramp):
     Image.fromarray(ramp).save(tmp_path / "x.png")
     before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)

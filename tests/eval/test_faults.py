@@ -1,6 +1,7 @@
 """Whole runs of the evaluation where people put their output, names and broken files."""
 
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from compressai_gen.codecs import CLASSICAL_CODECS, registry
+from compressai_gen.codecs import CLASSICAL_CODECS, Encoded, registry
 from compressai_gen.data import load_dataset, write_image
 from compressai_gen.errors import DatasetError
 from compressai_gen.eval import cli, compare
@@ -117,3 +118,40 @@ def test_undefined_rates_have_a_reason(photos, capsys):
     assert pd.read_csv(photos / "out/bd_rate.csv")["reason"].tolist() == [reason]
     assert cli.main(argv) == 0
     assert "no BD-rates: avif was not measured" in capsys.readouterr().out
+
+
+def test_any_name_of_a_picture(photos):
+    """Pandas 22610 and 10018: names that are no text, or would break a row."""
+    names = [b"n\xff", b"car\rriage", b"new\nline", b'comma, "quote"', "日本".encode(), b"'=1+1", b"NA", b"a|b*c"]
+    (photos / "set").mkdir()
+    for name in names:
+        (photos / "small.png").write_bytes((photos / "astronaut.png").read_bytes())
+        try:
+            os.rename(os.fsencode(photos / "small.png"), os.fsencode(photos / "set") + b"/" + name + b".png")
+        except OSError:
+            pytest.skip("this file system has no such names")
+    assert _run("--dataset", "set", "--qualities", "15", "--reconstructions", "--report", "--output", "out") == 0
+    shown = {"n\\xff", "car\\x0driage", "new\\x0aline", 'comma, "quote"', "日本", "'=1+1", "NA", "a|b*c"}
+    assert set(read_table(photos / "out/images.csv")["image"]) == shown
+    assert {path.stem for path in (photos / "out/reconstructions/webp-q15").iterdir()} == shown
+
+
+def test_a_perfect_copy_has_infinite_psnr(photos, monkeypatch):
+    """A mean of infinite figures is infinite: tables say inf, JSON, which has none, leaves it out, nothing fails."""
+
+    class Perfect:
+        name, qualities, version = "perfect", (1, 2), "1"
+
+        def encode(self, image, quality):
+            return Encoded([image.numpy().tobytes()], tuple(image.shape))
+
+        def decode(self, encoded, quality=None):
+            return torch.frombuffer(bytearray(encoded.strings[0]), dtype=torch.uint8).reshape(encoded.shape)
+
+    known = {"perfect": Perfect(), "avif": CLASSICAL_CODECS["avif"]}
+    monkeypatch.setattr(cli, "find_codec", lambda name, device: known[name])
+    argv = ["--models", "perfect", "--baselines", "avif", "--metrics", "psnr", "--dataset", ".", "--output", "out"]
+    assert cli.main([*argv, "--report"]) == 0
+    table = read_table(photos / "out/summary.csv")
+    assert table[table["codec"] == "perfect"]["psnr"].tolist() == [float("inf")] * 2
+    assert "psnr-rgb" not in json.loads((photos / "out/perfect.json").read_text())["results"]
