@@ -17,7 +17,7 @@ __all__ = ["check_validation", "validate"]
 LARGE = 300_000
 """Pixels from which a photograph counts as large."""
 
-METRICS = ("psnr", "lpips", "dists")
+METRICS = ("psnr", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid")
 
 
 def _choose(folder: Path, per_class: int) -> dict[str, list[Path]]:
