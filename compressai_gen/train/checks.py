@@ -57,6 +57,8 @@ _OF_RECIPE: dict[str, _Rule] = {
     ),
     "checkpoint_every": _COUNT,
     "checkpoint_minutes": _POSITIVE,
+    "preview_minutes": _POSITIVE,
+    "patience": ("a whole number from 0", lambda value: _is_whole(value) and value >= 0),
     "validate_every": _COUNT,
     "config": _TABLE,
     "objective": _TABLE,

@@ -30,6 +30,7 @@ __all__ = [
     "export",
     "half_precision_state",
     "load_weights",
+    "trained_on",
     "weight_files",
     "write_weights",
 ]
@@ -146,15 +147,15 @@ def export(
         "software": {"compressai_gen": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "config": model.config,
         "fingerprint": fingerprint(parts["coding"]),
-        "trained_on": _trained_on(recipe, run),
+        "trained_on": trained_on(recipe, run),
         "parameters": sum(p.numel() for p in model.parameters()),
         "validation": validation,
     }
     write_json(record, output / "record.json")
 
 
-def _trained_on(recipe: Recipe, run: dict[str, Any]) -> list[str]:
-    """Metrics that a recipe lowers in any stage, and those of the weights that it started from."""
+def trained_on(recipe: Recipe, run: dict[str, Any]) -> list[str]:
+    """Returns the metrics that a recipe lowers in any stage, and those of the weights that it started from."""
     before = run.get("init", {}).get("trained_on", [])
     stated = recipe.objective | recipe.objective.get("distortion", {})
     weighed = [stated, *(stage.distortion for stage in recipe.stages)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,13 @@ from compressai_gen.roles import is_coding
 from compressai_gen.specs import load_object, specs
 from compressai_gen.train.checks import check_run, telling
 from compressai_gen.train.data import open_crops
-from compressai_gen.train.export import coding_part, described_weights, export, load_weights
+from compressai_gen.train.export import coding_part, described_weights, export, load_weights, trained_on
 from compressai_gen.train.objectives import Objective
 from compressai_gen.train.optimizers import make_optimizer
+from compressai_gen.train.preview import preview
 from compressai_gen.train.recipe import Recipe, Stage
 from compressai_gen.train.stopwatch import Stopwatch
-from compressai_gen.train.validate import validate
+from compressai_gen.train.validate import score, validate
 
 with extra("train"):
     from accelerate import Accelerator, PartialState
@@ -48,10 +51,11 @@ _ASK_EVERY = 20
 
 
 class _Progress:
-    """Steps done, pixels seen and seconds spent, kept with every checkpoint."""
+    """Steps done, pixels seen, seconds spent, the best score and how many came since; kept with every checkpoint."""
 
     def __init__(self) -> None:
         self.step, self.pixels, self.seconds = 0, 0, 0.0
+        self.best, self.worse_since = -math.inf, 0
 
     def state_dict(self) -> dict[str, Any]:
         return vars(self).copy()
@@ -111,7 +115,8 @@ def train(
     Args:
         recipe: see :func:`compressai_gen.train.recipe.load_recipe`.
         data_root: folder in which the recipe's training and validation folders lie.
-        output: gets ``checkpoint/`` (resumable), ``log.jsonl``, and of the EMA weights ``coding.safetensors``,
+        output: gets ``checkpoint/`` (resumable), ``log.jsonl``, ``validation.jsonl``, ``previews/`` and, of the EMA
+            weights, the last and, in ``best/``, those of the best score, ``coding.safetensors``,
             ``networks.safetensors`` and ``record.json``.
         init: weights to start from instead of the warm start: a file (safetensors), or the folder of a run.
         precision: one of :data:`compressai_gen.parsers.training.PRECISIONS`.
@@ -180,6 +185,7 @@ class Trainer:
         if self.checkpoint.exists():
             advice = "give the recipe that made it, or remove it to start again"
             with telling(f"the checkpoint {self.checkpoint} cannot be loaded", advice):
+                _make_room(self.prepared, self.checkpoint)
                 accelerator.load_state(self.checkpoint)
             self.ema.to(accelerator.device)
 
@@ -204,8 +210,8 @@ class Trainer:
         recipe, progress = self.recipe, self.progress
         bar = tqdm(total=recipe.steps, initial=progress.step, desc=recipe.name, disable=not self.main, mininterval=5)
         started = time.monotonic() - progress.seconds
-        looked = saved = logged = time.monotonic()
-        begun, pixels = time.monotonic(), progress.pixels
+        begun = looked = saved = logged = previewed = time.monotonic()
+        pixels = progress.pixels
         while progress.step < recipe.steps:
             stage, _ = recipe.stage_at(progress.step)
             self.make_step(stage)
@@ -223,8 +229,12 @@ class Trainer:
             over = minutes is not None and time.monotonic() - begun > 60 * minutes
             done = progress.step == recipe.steps or self._agree(over)
             if done or progress.step % recipe.validate_every == 0:
-                self._validate()
+                done = self._validate() or done
                 logged, pixels = time.monotonic(), progress.pixels
+            elif self._agree(time.monotonic() - previewed > 60 * recipe.preview_minutes):
+                self._preview()
+                previewed = logged = time.monotonic()
+                pixels = progress.pixels
             late = self._agree(time.monotonic() - saved > 60 * recipe.checkpoint_minutes)
             # After the export: a finished checkpoint means that everything was written.
             if done or progress.step % recipe.checkpoint_every == 0 or late:
@@ -285,20 +295,47 @@ class Trainer:
         row |= {"lr": self.recipe.learning_rate_at(self.progress.step - 1)}
         _append(self.output / "log.jsonl", row | {"share": {k: round(v, 3) for k, v in shares.items()}})
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Measures and exports the EMA weights; returns whether they have not become better for too long."""
         self._check_finite()
         self.accelerator.wait_for_everyone()
+        progress = self.progress
         if self.main:
-            run = self.progress.state_dict() | {"hardware": self.describe_hardware(), "images": len(self.data)}
+            run = {"step": progress.step, "pixels": progress.pixels, "seconds": round(progress.seconds, 1)}
+            run |= {"hardware": self.describe_hardware(), "images": len(self.data)}
             run["data"] = self.recipe.data["description"]
             if self.init is not None:
                 run["init"] = described_weights(self.init)
-            self.ema.store(self.parameters)
-            self.ema.copy_to(self.parameters)
-            _validate_and_export(self.recipe, self.model.eval(), run, self.data_root, self.output, self.coding)
-            self.ema.restore(self.parameters)
+            with self._averaged() as model:
+                reached = _validate_and_export(
+                    self.recipe, model, run, self.data_root, self.output, self.coding, progress.best
+                )
+            progress.worse_since = 0 if reached > progress.best else progress.worse_since + 1
+            progress.best = max(progress.best, reached)
+        self.stopwatch.take()
+        over = torch.tensor(0 < self.recipe.patience <= progress.worse_since, device=self.accelerator.device)
+        return bool(broadcast(over))
+
+    def _preview(self) -> None:
+        self._check_finite()
+        if self.main:
+            folder = self.output / "previews"
+            folder.mkdir(exist_ok=True)
+            with self._averaged() as model:
+                path = folder / f"{self.progress.step:08d}.png"
+                preview(model, self.data_root / self.recipe.data["valid"], path)
         self.accelerator.wait_for_everyone()
         self.stopwatch.take()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[GenerativeCodec]:
+        """The model with its EMA weights, for evaluation."""
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        try:
+            yield self.model.eval()
+        finally:
+            self.ema.restore(self.parameters)
 
     def describe_hardware(self) -> str:
         """Returns what the run computes on and in which precision."""
@@ -335,6 +372,14 @@ def _build(recipe: Recipe) -> tuple[GenerativeCodec, Objective]:
     return model, objective
 
 
+def _make_room(step: nn.Module, checkpoint: Path) -> None:
+    """Gives buffers the sizes that they have in a checkpoint: a model has tables since it was validated."""
+    saved = torch.load(checkpoint / "pytorch_model.bin", map_location="cpu", weights_only=True, mmap=True)
+    for name, buffer in step.named_buffers():
+        if name in saved and saved[name].shape != buffer.shape:
+            buffer.resize_(saved[name].shape)
+
+
 def _old(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".old")
 
@@ -364,12 +409,20 @@ def _validate_and_export(
     data_root: Path,
     output: Path,
     coding: Mapping[str, Tensor],
-) -> None:
+    best: float,
+) -> float:
+    """Returns the score; weights that are better than the best before lie in ``best/``, too."""
     rows = validate(model, data_root / recipe.data["valid"], recipe.data["valid_images"])
+    reached = score(rows, trained_on(recipe, run))
+    run["score"] = round(reached, 5) if math.isfinite(reached) else None
     export(model, recipe, output, rows, run, coding)
-    _append(output / "validation.jsonl", {"step": run["step"], "rows": rows})
+    if reached > best:
+        export(model, recipe, output / "best", rows, run, coding)
+    _append(output / "validation.jsonl", {"step": run["step"], "score": run["score"], "rows": rows})
     for row in rows:
         tqdm.write(f"step {run['step']} " + " ".join(f"{k} {v}" for k, v in row.items()))
+    tqdm.write(f"step {run['step']} score {reached:.3f}")
+    return reached
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

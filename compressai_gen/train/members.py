@@ -54,7 +54,8 @@ class FolderSource:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        names = [os.fsencode(path.relative_to(self.folder)) for path in list_images(self.folder)]
+        paths = list_images(self.folder) if self.folder.is_dir() else []
+        names = [os.fsencode(path.relative_to(self.folder)) for path in paths]
         if not names:
             raise DatasetError(f"no images in {folder}: give the folder of training photographs with --data-root")
         # One block of memory: a list of strings would be copied into every worker as it counts their references.

@@ -64,7 +64,9 @@ class Recipe:
     speeds: dict[str, float] = field(default_factory=dict)
     checkpoint_every: int = 500
     checkpoint_minutes: float = 10.0
+    preview_minutes: float = 60.0
     validate_every: int = 2000
+    patience: int = 0
 
     @property
     def steps(self) -> int:

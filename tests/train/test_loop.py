@@ -3,10 +3,12 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
 from metric_weights import needs_alex, needs_vgg
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from compressai_gen.data import write_image
@@ -14,11 +16,12 @@ from compressai_gen.errors import RecipeError
 from compressai_gen.metrics.distortion import Distortion
 from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.specs import load_object, own_specs
-from compressai_gen.train import loop
+from compressai_gen.train import loop, validate
 from compressai_gen.train.__main__ import main
 from compressai_gen.train.export import half_precision_state
 from compressai_gen.train.objectives import DiffusionObjective
 from compressai_gen.train.recipe import load_recipe
+from compressai_gen.train.validate import score
 
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 STEPS, STOP = 6, 4
@@ -102,6 +105,12 @@ mse_weight = 20.0
 lpips_weight = 1.0
 dists_weight = 1.0
 """
+
+
+@pytest.fixture(autouse=True)
+def _few_metrics(monkeypatch):
+    """Where a test asks for no more, validation measures what is quick to measure."""
+    monkeypatch.setattr(validate, "METRICS", ("psnr", "lpips"))
 
 
 @pytest.fixture
@@ -208,7 +217,7 @@ def test_training_starts_from_given_weights(recipe, data_root, monkeypatch):
 @needs_alex
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(recipe, data_root, monkeypatch):
     """Crops, noise, qualities, optimizer, EMA and schedule: losses and weights are those of one run."""
-    monkeypatch.setattr(loop, "_validate_and_export", lambda *args: None)
+    monkeypatch.setattr(loop, "_validate_and_export", lambda *args: 0.0)
     recipe.write_text(recipe.read_text().replace("lpips_weight = 1.0", "lpips_weight = 1.0\nshift = 7\nrescale = 0.5"))
     add, save, losses = loop._Means.add, loop._save, []
     monkeypatch.setattr(
@@ -240,7 +249,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(recipe, data_root, mon
 def test_steps_are_logged(recipe, data_root, monkeypatch):
     rows = []
     monkeypatch.setattr(loop, "_append", lambda path, row: rows.append((path.name, row)))
-    monkeypatch.setattr(loop, "_validate_and_export", lambda *args: None)
+    monkeypatch.setattr(loop, "_validate_and_export", lambda *args: 0.0)
     recipe.write_text(recipe.read_text().replace("steps = 3\n", "steps = 50\n"))
     loop.train(load_recipe(str(recipe)), data_root, data_root / "out")
     ((name, row),) = rows
@@ -290,6 +299,53 @@ def test_a_run_of_some_minutes_ends_whole_and_goes_on(recipe, data_root):
 
 @needs_alex
 @needs_vgg
+@pytest.mark.parametrize("recipe", ["cgdm"], indirect=True)
+def test_the_best_weights_are_kept_and_a_run_that_no_longer_improves_ends(recipe, data_root, monkeypatch):
+    monkeypatch.setattr(validate, "METRICS", ("psnr", "grid", "ssimulacra2"))
+    scores = iter([1.0, 3.0, 2.0, 2.5, 9.0])
+    monkeypatch.setattr(loop, "score", lambda rows, trained_on: next(scores))
+    recipe.write_text(recipe.read_text().replace("validate_every = 1000", "validate_every = 1\npatience = 2"))
+    loop.train(load_recipe(str(recipe)), data_root, data_root / "out")
+    runs = [json.loads((data_root / "out" / name / "record.json").read_text())["run"] for name in ("", "best")]
+    assert [(run["step"], run["score"]) for run in runs] == [(4, 2.5), (2, 3.0)]
+    assert {path.name for path in (data_root / "out/best").iterdir()} == {
+        "coding.safetensors",
+        "networks.safetensors",
+        "record.json",
+    }
+
+
+@needs_alex
+@pytest.mark.parametrize("recipe", ["cgdm"], indirect=True)
+def test_previews_show_the_same_photographs_beside_avif(recipe, data_root, monkeypatch):
+    monkeypatch.setattr(loop, "_validate_and_export", lambda *args: 0.0)
+    text = recipe.read_text().replace("validate_every = 1000", "validate_every = 1000\npreview_minutes = 1e-9")
+    recipe.write_text(text)
+    loop.train(load_recipe(str(recipe)), data_root, data_root / "out")
+    previews = sorted((data_root / "out/previews").iterdir())
+    assert [path.name for path in previews] == [f"{step:08d}.png" for step in range(1, STEPS)]
+    first, last = (np.asarray(Image.open(path)).astype(int) for path in (previews[0], previews[-1]))
+    assert first.shape == (2 * 270, 3 * 256, 3)  # a photograph at two qualities: original, AVIF, base picture
+    photograph = np.asarray(Image.open(data_root / "valid/300.png"))
+    assert (first[:140, :150] == photograph).all()
+    assert abs(first[:140, 256:406] - photograph).mean() < 30  # AVIF is near
+    assert (first[:, :256] == last[:, :256]).all()
+    assert (first[:140, 512:662] != last[:140, 512:662]).any()
+
+
+def test_scores_count_the_full_decoder_by_what_was_not_trained_on_in_logarithms_of_rate():
+    row = {"quality": 1, "steps": 1, "size": "small", "bpp": 0.1, "ssimulacra2": 20.0, "lpips_vgg": 0.4, "psnr": 25.0}
+    base = row | {"steps": 0, "ssimulacra2": -90.0}
+    cheaper = row | {"bpp": 0.1 * 0.99}
+    known = ["psnr", "lpips"]
+    assert score([row], known) == score([base, row], known)
+    assert score([cheaper], known) - score([row], known) == pytest.approx(0.01, rel=0.01)
+    assert score([row | {"lpips_vgg": 0.3}], [*known, "lpips_vgg"]) == score([row], [*known, "lpips_vgg"])
+    assert score([row | {"lpips_vgg": 0.3}], known) > score([row], known)
+
+
+@needs_alex
+@needs_vgg
 def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
     torch.manual_seed(2)
     codec = tiny_cgdm(restorer=None)
@@ -301,7 +357,9 @@ def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
     recipe.write_text(text)
     argv = [str(recipe), "--data-root", str(data_root), "--output", str(data_root / "out")]
     assert main(argv) == 2  # there is no warm start
-    assert main([*argv, "--init", str(data_root / "codec.safetensors")]) == 0
+    init = ["--init", str(data_root / "codec.safetensors")]
+    assert main([*argv, *init, "--minutes", "1e-9"]) == 0
+    assert main(argv) == 0  # goes on from the checkpoint alone, whose model has tables since it was validated
     state = load_file(data_root / "out/coding.safetensors") | load_file(data_root / "out/networks.safetensors")
     for key, value in half_precision_state(codec).items():
         torch.testing.assert_close(state[key], value, rtol=0, atol=0, check_dtype=False)
