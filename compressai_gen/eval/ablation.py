@@ -12,7 +12,7 @@ from pathlib import Path
 
 from compressai_gen.codecs import check_qualities, find_codec
 from compressai_gen.data import load_dataset
-from compressai_gen.errors import CodecError
+from compressai_gen.errors import CodecError, DatasetError
 from compressai_gen.eval import tables
 from compressai_gen.eval.runner import Job, measure
 from compressai_gen.eval.store import RowStore
@@ -26,8 +26,23 @@ from compressai_gen.specs import specs
 __all__ = ["ablate", "main"]
 
 
-def ablate(model: str, qualities: Sequence[int], dataset: str, data_root: str | None, output: Path, limit: int | None):
+def ablate(
+    model: str,
+    qualities: Sequence[int],
+    dataset: str,
+    data_root: str | None,
+    output: Path,
+    limit: int | None,
+    unreadable: dict[str, str] | None = None,
+):
     """Measure every variant and write ``<model>.csv``; returns the table.
+
+    Args:
+        model: of :data:`VARIANTS`.
+        qualities: of it.
+        dataset, data_root, limit: as :func:`~compressai_gen.data.load_dataset` takes them.
+        output: folder of the table.
+        unreadable: see :func:`~compressai_gen.eval.runner.measure`.
 
     Raises:
         CodecError: the model has no variants or not these qualities.
@@ -54,8 +69,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m compressai_ge
 
     def run() -> None:
         prepare_torch("cpu", None)
-        table = ablate(args.model, args.qualities, args.dataset, args.data_root, args.output, args.limit)
+        unreadable: dict[str, str] = {}
+        table = ablate(args.model, args.qualities, args.dataset, args.data_root, args.output, args.limit, unreadable)
         print(table.to_string(index=False, float_format="{:.4f}".format))
+        if unreadable:
+            raise DatasetError(
+                f"{len(unreadable)} pictures could not be read and are left out: {', '.join(unreadable)}"
+            )
 
     return exit_status(run, "interrupted; the same command goes on from here")
 
