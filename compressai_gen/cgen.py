@@ -5,11 +5,14 @@ from __future__ import annotations
 import binascii
 import struct
 from dataclasses import dataclass
+from typing import Any
 
-from compressai_gen.entropy.container import codec_of
-from compressai_gen.errors import BitstreamError
+from compressai_gen.entropy.container import codec_of, quality_of
+from compressai_gen.errors import BitstreamError, ZooError
+from compressai_gen.manifest import find_fingerprint
+from compressai_gen.qualities import plain
 
-__all__ = ["FINGERPRINT_BYTES", "MAX_SIDE", "CgenFile", "check_size"]
+__all__ = ["FINGERPRINT_BYTES", "MAX_SIDE", "CgenFile", "check_size", "describe_file"]
 
 MAGIC = b"CGEN"
 VERSION = 1
@@ -93,6 +96,31 @@ class CgenFile:
         file = cls(weights, size, body[start:], seed)
         codec_of(file.stream)
         return file
+
+
+def describe_file(data: bytes) -> dict[str, Any]:
+    """Returns what a file says of itself, without a decoder; see :func:`compressai_gen.coding.describe`.
+
+    Raises:
+        BitstreamError: as :meth:`CgenFile.from_bytes`.
+    """
+    file = CgenFile.from_bytes(data)
+    height, width = file.size
+    try:
+        known = bool(find_fingerprint(file.model, file.weights.hex()))
+    except ZooError:
+        known = False
+    return {
+        "model": file.model,
+        "quality": plain(quality_of(file.stream)),
+        "width": width,
+        "height": height,
+        "seed": file.seed,
+        "weights": file.weights.hex(),
+        "weights_known": known,
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / (height * width), 4),
+    }
 
 
 def _pixels(size: tuple[int, int]) -> str:

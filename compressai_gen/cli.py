@@ -201,13 +201,13 @@ def _decode(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from compressai_gen.coding import describe
+    from compressai_gen.cgen import describe_file
 
     sources = [source for path in args.paths for source in _expand(path, _list_files)]
     failed = 0
     for source in sources:
         try:
-            described = describe(_read(source), args.streams)
+            described = _described_streams(_read(source)) if args.streams else describe_file(_read(source))
         except CompressaiGenError as error:
             failed += _report(source, error)
             continue
@@ -216,6 +216,12 @@ def _info(args: argparse.Namespace) -> None:
         else:
             print(_sentence(source, described))
     _fail(failed, len(sources))
+
+
+def _described_streams(data: bytes) -> dict[str, Any]:
+    from compressai_gen.coding import describe
+
+    return describe(data, streams=True)
 
 
 def _sentence(source: str, d: dict[str, Any]) -> str:
@@ -230,9 +236,9 @@ def _sentence(source: str, d: dict[str, Any]) -> str:
 
 
 def _models(args: argparse.Namespace) -> None:
+    from compressai_gen.manifest import read_manifest, read_record
     from compressai_gen.roles import ROLES
     from compressai_gen.specs import problems, specs
-    from compressai_gen.zoo.manifest import read_manifest, read_record
 
     rows = []
     for name, entry in read_manifest().items():

@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from compressai_gen import zoo
-from compressai_gen.cgen import FINGERPRINT_BYTES, CgenFile, check_size
+from compressai_gen.cgen import FINGERPRINT_BYTES, CgenFile, check_size, describe_file
 from compressai_gen.data.images import array_tensor, read_image, rgb_tensor, to_pil
-from compressai_gen.entropy.container import HEADER_BYTES, quality_of
+from compressai_gen.entropy.container import HEADER_BYTES
 from compressai_gen.errors import BitstreamError, CodecError, ImageError, ZooError
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.models.capabilities import TakesRegions
-from compressai_gen.qualities import STEPS_PER_QUALITY, plain
+from compressai_gen.qualities import STEPS_PER_QUALITY
 from compressai_gen.specs import find_spec, own_specs, specs
 from compressai_gen.zoo.manifest import find_fingerprint, find_weights
 
@@ -200,17 +200,7 @@ def describe(data: FileSource, streams: bool = False) -> dict[str, Any]:
     data = _file_bytes(data)
     file = CgenFile.from_bytes(data)
     height, width = file.size
-    described: dict[str, Any] = {
-        "model": file.model,
-        "quality": plain(quality_of(file.stream)),
-        "width": width,
-        "height": height,
-        "seed": file.seed,
-        "weights": file.weights.hex(),
-        "weights_known": _weights_of(file) is not None,
-        "bytes": len(data),
-        "bpp": round(8 * len(data) / (height * width), 4),
-    }
+    described = describe_file(data)
     if streams:
         if height * width > MAX_PIXELS:
             raise BitstreamError(f"the file states a picture of {width}x{height} pixels, more than can be decoded")

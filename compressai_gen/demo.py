@@ -87,9 +87,8 @@ class Coder:
             if picture[0].numel() > MAX_PIXELS:
                 raise CompressaiGenError(f"the page takes pictures of up to {MAX_PIXELS / 1e6:.0f} megapixels")
             roi = _importance(region, tuple(picture.shape[1:])) if _takes_regions(model) else None
-            level = int(quality) if float(quality).is_integer() else quality
             started = time.perf_counter()
-            data = encode(picture, model, level, roi=roi, device=self.device)
+            data = encode(picture, model, quality, roi=roi, device=self.device)
             encoded = time.perf_counter()
             decoded = decode(data, device=self.device)
             times = {"encoding": encoded - started, "decoding": time.perf_counter() - encoded}
