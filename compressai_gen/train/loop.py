@@ -8,12 +8,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers import ModelMixin
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from compressai_gen.layers.precision import has_fast_bfloat16
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.roles import is_coding
 from compressai_gen.specs import load_object, specs
+from compressai_gen.train.board import Board
 from compressai_gen.train.checks import check_run, telling
 from compressai_gen.train.data import open_crops
 from compressai_gen.train.export import coding_part, described_weights, export, load_weights, trained_on
@@ -51,16 +53,25 @@ _ASK_EVERY = 20
 
 
 class _Progress:
-    """Steps done, pixels seen, seconds spent, the best score and how many came since; kept with every checkpoint."""
+    """Steps done, pixels seen, seconds spent, the best score and how many came since, of some processes.
 
-    def __init__(self) -> None:
-        self.step, self.pixels, self.seconds = 0, 0, 0.0
+    They are kept with every checkpoint.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self.step, self.pixels, self.seconds, self.processes = 0, 0, 0.0, processes
         self.best, self.worse_since = -math.inf, 0
 
     def state_dict(self) -> dict[str, Any]:
         return vars(self).copy()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        before, here = state.get("processes", self.processes), self.processes
+        if before != here:
+            raise RecipeError(
+                f"the checkpoint is of {before} processes and this run has {here}: start as many in all, "
+                "or begin a new run from its weights with --init"
+            )
         vars(self).update(state)
 
 
@@ -141,8 +152,10 @@ class Trainer:
         warm_start: bool = True,
     ):
         self.recipe, self.data_root, self.output, self.init = recipe, data_root, output, init
-        fast = has_fast_bfloat16(PartialState().device) if precision == "auto" else precision == "bfloat16"
-        self.accelerator = Accelerator(mixed_precision="bf16" if fast else "no")
+        # Without saying so, processes of a machine that has nothing else than CPUs would not know of each other.
+        on_cpu = not torch.accelerator.is_available()
+        fast = has_fast_bfloat16(PartialState(cpu=on_cpu).device) if precision == "auto" else precision == "bfloat16"
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if fast else "no")
         self.main = self.accelerator.is_main_process
         set_seed(recipe.seed)
         self.data = open_crops(data_root, recipe.data, recipe.seed, PartialState())
@@ -175,7 +188,13 @@ class Trainer:
         self.ema = EMAModel(
             self.parameters, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
         )
-        self.progress, self.means, self.stopwatch = _Progress(), _Means(), Stopwatch(accelerator.device)
+        self.progress, self.means, self.stopwatch = (
+            _Progress(accelerator.num_processes),
+            _Means(),
+            Stopwatch(accelerator.device),
+        )
+        if recipe.gradient_checkpointing:
+            _checkpoint_gradients(model)
         step = self.objective.step(model)
         self.stopwatch.watch(step, "model")
         if compiled:
@@ -209,6 +228,7 @@ class Trainer:
         """Makes all steps that are left, or those that some minutes allow."""
         recipe, progress = self.recipe, self.progress
         bar = tqdm(total=recipe.steps, initial=progress.step, desc=recipe.name, disable=not self.main, mininterval=5)
+        self.board = Board(self.output / "tensorboard", progress.step) if self.main else None
         started = time.monotonic() - progress.seconds
         begun = looked = saved = logged = previewed = time.monotonic()
         pixels = progress.pixels
@@ -216,7 +236,7 @@ class Trainer:
             stage, _ = recipe.stage_at(progress.step)
             self.make_step(stage)
             progress.step += 1
-            progress.pixels += stage.batch * stage.crop**2 * self.accelerator.num_processes
+            progress.pixels += recipe.accumulate * stage.batch * stage.crop**2 * self.accelerator.num_processes
             progress.seconds = time.monotonic() - started
             bar.update()
             if time.monotonic() - looked > _LOOK_SECONDS:
@@ -244,29 +264,50 @@ class Trainer:
             if done:
                 break
         bar.close()
+        if self.board is not None:
+            self.board.close()
         self.accelerator.end_training()
 
     def make_step(self, stage: Stage) -> None:
         """Makes a step of the optimizer on a batch; who calls it counts."""
         step, recipe, watch = self.progress.step, self.recipe, self.stopwatch
-        # Each step's random numbers are its own, whatever was drawn before: a resumed run goes on as if never stopped.
-        _seed(recipe.seed, self.accelerator.process_index, step)
         self.objective.distortion.configure(**stage.distortion)
         for group in self.optimizer.param_groups:
             group["lr"] = group["speed"] * recipe.learning_rate_at(step)
-        with watch("data"):
-            x = self.data.draw(stage.batch, stage.crop).to(memory_format=torch.channels_last)
-        self.prepared.train()
-        with watch("forward"), self.accelerator.autocast():
-            loss, logs = self.objective(self.prepared, x)
-        with watch("backward"):
-            self.accelerator.backward(loss)
+        for part in range(recipe.accumulate):
+            # Each step's random numbers are its own, whatever was drawn before: a resumed run goes on as if never
+            # stopped.
+            _seed(recipe.seed, self.accelerator.process_index, step, *([part] if part else []))
+            last = part + 1 == recipe.accumulate
+            with nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                loss, logs, x = self._accumulate(stage)
         with watch("optimizer"):
             logs["grad_norm"] = self.accelerator.clip_grad_norm_(self.parameters, recipe.gradient_clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.ema.step(self.parameters)
         self.means.add(loss, logs)
+        if recipe.pictures_every and (step + 1) % recipe.pictures_every == 0 and self.board is not None:
+            self._picture(x[:4])
+
+    def _accumulate(self, stage: Stage) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Adds a batch's gradients; returns its loss, what to log of it, and the batch."""
+        watch = self.stopwatch
+        with watch("data"):
+            x = self.data.draw(stage.batch, stage.crop).to(memory_format=torch.channels_last)
+        self.prepared.train()
+        with watch("forward"), self.accelerator.autocast():
+            loss, logs = self.objective(self.prepared, x)
+        with watch("backward"):
+            self.accelerator.backward(loss / self.recipe.accumulate)
+        return loss, logs, x
+
+    @torch.no_grad()
+    def _picture(self, x: Tensor) -> None:
+        self.model.eval()
+        with self.accelerator.autocast():
+            x_hat = self.model(x)["x_hat"]
+        self.board.pictures(x, x_hat, self.progress.step + 1)
 
     def _agree(self, due: bool) -> bool:
         """Whether something is due by the clock: for several processes by the first one's, looked at now and then."""
@@ -293,7 +334,11 @@ class Trainer:
         row |= {"megapixels": round(self.progress.pixels / 1e6, 2), "mpx_per_s": round(pixels_per_second / 1e6, 4)}
         row |= {k: round(v, 5) for k, v in self.means.read().items()}
         row |= {"lr": self.recipe.learning_rate_at(self.progress.step - 1)}
-        _append(self.output / "log.jsonl", row | {"share": {k: round(v, 3) for k, v in shares.items()}})
+        if getattr(self.data, "skipped", 0):
+            row |= {"skipped_images": self.data.skipped}
+        row |= {"share": {k: round(v, 3) for k, v in shares.items()}}
+        _append(self.output / "log.jsonl", row)
+        self.board.figures(row, self.progress.step)
 
     def _validate(self) -> bool:
         """Measures and exports the EMA weights; returns whether they have not become better for too long."""
@@ -344,6 +389,13 @@ class Trainer:
         threads = f"{torch.get_num_threads()} threads each"
         precision = "bfloat16" if self.accelerator.mixed_precision == "bf16" else "float32"
         return f"on {self.accelerator.num_processes} x {name}, {threads}, {precision}"
+
+
+def _checkpoint_gradients(model: GenerativeCodec) -> None:
+    """Has parts of the restorer that can do so compute activations again instead of keeping them."""
+    for module in model.modules():
+        if isinstance(module, ModelMixin) and module._supports_gradient_checkpointing:
+            module.enable_gradient_checkpointing()
 
 
 def shares_of(seconds: dict[str, float]) -> dict[str, float]:

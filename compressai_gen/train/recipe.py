@@ -62,6 +62,9 @@ class Recipe:
     keep_coding: bool | None = None
     optimizer: dict[str, Any] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
+    pictures_every: int = 0
     checkpoint_every: int = 500
     checkpoint_minutes: float = 10.0
     preview_minutes: float = 60.0

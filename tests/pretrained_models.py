@@ -1,6 +1,7 @@
 """Small random instances of the classes that foundation codecs load, saved as their users' are."""
 
 import torch
+from torch import nn
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 UNET = {
@@ -43,6 +44,9 @@ def save_tiny_autoencoder(folder, **config):
     torch.manual_seed(4)
     widths = (8, 8, 8, 8)
     model = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths, **config)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):  # by default activations fade: what is decoded would hang on biases alone
+            nn.init.kaiming_normal_(module.weight)
     model.save_pretrained(folder / "vae")
     return folder
 

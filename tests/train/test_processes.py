@@ -1,0 +1,171 @@
+"""A foundation restorer on two processes, from shards: it learns, and a killed run goes on as if never stopped."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from metric_weights import needs_alex
+from pretrained_models import save_tiny_autoencoder, save_unet
+from safetensors.torch import save_file
+
+from compressai_gen.data import load_dataset, write_image
+from compressai_gen.models import CGDM
+from compressai_gen.train import loop, shards
+from compressai_gen.train.export import half_precision_state
+from compressai_gen.train.recipe import load_recipe
+
+STEPS = int(os.environ.get("COMPRESSAI_GEN_TEST_STEPS", 24))
+"""By hand: 200, which take a minute or two."""
+
+RECIPE = """
+model = "cgdm"
+task = "diffusion"
+seed = 1
+learning_rate = 2e-3
+warmup = 2
+decay_from = 0.9
+final_learning_rate = 1e-4
+ema_decay = 0.9
+gradient_clip = 1.0
+gradient_checkpointing = true
+accumulate = 2
+pictures_every = {half}
+checkpoint_every = {half}
+validate_every = 1000
+
+[data]
+train = "shards"
+valid = "valid"
+valid_images = 1
+description = "holiday pictures"
+scale = [0.6, 2.0]
+workers = 1
+
+[[stages]]
+steps = {steps}
+batch = 2
+crop = 64
+
+[config.latent_codec]
+groups = [8, 8]
+hyper_channels = 8
+width = 16
+
+[config.g_a]
+widths = [8, 8, 8]
+blocks = [1, 1, 1]
+
+[config.g_s]
+widths = [8, 8, 8]
+blocks = [1, 1, 1]
+
+[config.syntax]
+channels = 2
+
+[config.restorer.space]
+class = "AutoencoderSpace"
+pretrained = "{models}"
+
+[config.restorer.denoiser]
+class = "LatentUNet"
+pretrained = "{models}"
+tokens = 2
+prediction = "sample"
+
+[config.restorer.guidance]
+class = "ControlBranch"
+widths = [8, 8]
+
+[objective]
+consistency_weight = 1.0
+
+[objective.distortion]
+mse_weight = 10.0
+lpips_weight = 0.0
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder with recipe, shards, weights to start from, and the small models."""
+    pytest.importorskip("webdataset")
+    root = tmp_path_factory.mktemp("processes")
+    image = load_dataset("samples", limit=1)[0]
+    for folder, count in (("train", 24), ("valid", 1)):
+        (root / folder).mkdir()
+        for i in range(count):
+            write_image(image[:, 10 * i : 10 * i + 96, 12 * i : 12 * i + 128].contiguous(), root / folder / f"{i}.png")
+    shards.pack(root / "train", root / "shards", shard_bytes=2**17)
+    models = save_unet(save_tiny_autoencoder(root))
+    recipe = root / "foundation-tiny.toml"
+    recipe.write_text(RECIPE.format(steps=STEPS, half=STEPS // 2, models=models))
+    torch.manual_seed(0)
+    config = load_recipe(str(recipe)).config | {"restorer": None}
+    codec = CGDM(**config)
+    codec.update()
+    save_file(half_precision_state(codec), root / "codec.safetensors")
+    return root
+
+
+def _process(rank, root, output, port, kill, world_size):
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true"
+    )
+    os.environ["WORLD_SIZE"] = str(world_size)
+    torch.set_num_threads(1)
+    loop.LOG_EVERY = 1
+    loop._validate_and_export = lambda *_: None
+    add = loop._Means.add
+
+    def record(self, loss, logs):
+        with (output / f"losses-{rank}.txt").open("a") as file:
+            file.write(f"{float(loss)!r}\n")
+        add(self, loss, logs)
+
+    loop._Means.add = record
+    save = loop._save
+
+    def save_and_die(*args):
+        save(*args)
+        os._exit(0)
+
+    if kill:
+        loop._save = save_and_die
+    loop.train(load_recipe(str(root / "foundation-tiny.toml")), root, output, init=root / "codec.safetensors")
+
+
+def _train(root, output, kill=False, world_size=2):
+    output.mkdir(exist_ok=True)
+    args = root, output, 29500 + os.getpid() % 2000 + len(list(root.iterdir())), kill, world_size
+    multiprocessing.start_processes(_process, args, nprocs=world_size, start_method="fork")
+
+
+def _losses(output):
+    return [[float(line) for line in (output / f"losses-{i}.txt").read_text().split()] for i in range(2)]
+
+
+@needs_alex
+def test_two_processes_learn_from_shards_and_a_killed_run_goes_on_as_if_not_stopped(run):
+    _train(run, run / "whole")
+    whole = _losses(run / "whole")
+    assert [len(losses) for losses in whole] == [STEPS, STEPS]
+    assert whole[0] != whole[1]  # each process has its own crops
+    means = [sum(sum(w[i : i + STEPS // 4]) for w in whole) / (STEPS // 2) for i in (0, STEPS - STEPS // 4)]
+    assert means[1] < 0.6 * means[0]
+
+    _train(run, run / "killed", kill=True)
+    _train(run, run / "killed")
+    assert _losses(run / "killed") == whole
+    row = json.loads((run / "whole" / "log.jsonl").read_text().splitlines()[-1])
+    assert row["step"] == STEPS
+    assert list((run / "whole" / "tensorboard").iterdir())
+
+    shutil.copytree(run / "killed", run / "other")
+    with pytest.raises(Exception, match="the checkpoint is of 2 processes and this run has 1"):
+        _train(run, run / "other", world_size=1)
