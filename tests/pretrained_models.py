@@ -1,8 +1,8 @@
 """Small random instances of the classes that foundation codecs load, saved as their users' are."""
 
 import torch
-from torch import nn
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from torch import nn
 
 UNET = {
     "in_channels": 4,

@@ -170,7 +170,9 @@ class _Pretrained:
             if architecture.get("_class_name") not in by_name:
                 raise CodecError(f"architecture must be a config.json of {' or '.join(by_name)}")
             cls = by_name[architecture["_class_name"]]
-            model = cls.from_config(dict(architecture)).to(DTYPES[dtype])
+            model = cls.from_config(dict(architecture))
+            if DTYPES[dtype] != model.dtype:
+                model.to(DTYPES[dtype])
         self.stated = {"architecture": _plain(model, architecture)}
         return model
 
@@ -375,7 +377,7 @@ def _check_unet(config: Any, channels: int) -> None:
 def _checked_prediction(prediction: str, scheduler: SchedulerMixin) -> str:
     if prediction not in (known := ("epsilon", "v_prediction", "sample")):
         raise CodecError(f"prediction is one of {', '.join(known)}, not {prediction!r}")
-    if prediction == "epsilon" and scheduler.alphas_cumprod[-1] < 1e-4:
+    if prediction == "epsilon" and scheduler.config.get("rescale_betas_zero_snr"):
         raise CodecError(
             "a U-Net that predicts noise tells nothing at pure noise: set the scheduler's rescale_betas_zero_snr to "
             "false, or the denoiser's prediction to v_prediction or sample"

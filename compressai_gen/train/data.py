@@ -190,7 +190,15 @@ class CropStream:
         """
         order = [(self._next + i) % len(self._cursors) for i in range(len(self._cursors))]
         readers = _Readers(self, order, batch, crop)
-        loader = DataLoader(readers, batch_size=None, num_workers=self.workers, pin_memory=self.device.type == "cuda")
+        # A generator of its own: by default a loader draws from PyTorch's numbers as it starts, and a resumed run
+        # would go on with others.
+        loader = DataLoader(
+            readers,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),
+        )
         for item in loader:
             if isinstance(item, CompressaiGenError):
                 raise item

@@ -182,7 +182,10 @@ class Trainer:
             module.requires_grad_(True)
         self._keep_coding()
         # The factorized priors' quantiles are found by bisection when tables are built, not by an auxiliary loss.
-        named = {n: p for n, p in model.named_parameters() if p.requires_grad and not n.endswith("quantiles")}
+        for name, parameter in model.named_parameters():
+            if name.endswith("quantiles"):
+                parameter.requires_grad_(False)  # several processes would wait for each other's gradients of them
+        named = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.parameters = list(named.values())
         optimizer = make_optimizer(recipe.optimizer, recipe.speeds, named)
         self.ema = EMAModel(

@@ -123,6 +123,15 @@ def test_a_stream_goes_on_where_it_was(tmp_path, sources, name, workers, crops_p
     assert all(torch.equal(a, b) for a, b in zip(whole, begun, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_readers_draw_none_of_pytorchs_numbers(sources, workers):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    next(_stream(sources, "folder", workers=workers).batches(2, 16))
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_shards_without_an_index_are_read_alike(tmp_path, sources):
     plain = shutil.copytree(sources / "shards", tmp_path / "shards")
     (plain / shards.INDEX).unlink()
