@@ -17,7 +17,7 @@ from compressai_gen.train import loop, shards
 from compressai_gen.train.export import half_precision_state
 from compressai_gen.train.recipe import load_recipe
 
-STEPS = int(os.environ.get("COMPRESSAI_GEN_TEST_STEPS", 24))
+STEPS = int(os.environ.get("COMPRESSAI_GEN_TEST_STEPS", 12))
 """By hand: 200, which take a minute or two."""
 
 RECIPE = """

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from PIL import Image
 
-from compressai_gen.errors import DatasetError, MissingExtraError
+from compressai_gen.errors import CompressaiGenError, DatasetError, MissingExtraError
 from compressai_gen.train import shards
 from compressai_gen.train.data import CropStream, open_source
 from compressai_gen.train.members import FolderSource, Slot
@@ -187,7 +187,7 @@ def test_more_readers_than_pictures_are_told(sources):
 
 @pytest.mark.parametrize("name", ["none", "none/{0..3}.tar", "folder/*.tar"])
 def test_missing_data_are_told(sources, name):
-    with pytest.raises(DatasetError, match=r"no images|no shard"):
+    with pytest.raises(CompressaiGenError, match=r"cannot look into|no images|no shard"):
         open_source(sources, name)
 
 
