@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import entrypoints
-
 from compressai_gen.errors import CodecError
+from compressai_gen.offers import offers
 from compressai_gen.options import DecoderOptions, EncoderOptions, parse
 
 __all__ = [
@@ -140,14 +139,13 @@ def problems() -> dict[str, str]:
 def _others() -> tuple[dict[str, CodecSpec], dict[str, str]]:
     found: dict[str, CodecSpec] = {}
     failed: dict[str, str] = {}
-    for entry_point in sorted(entrypoints.get_group_all(ENTRY_POINT_GROUP), key=lambda point: point.name):
-        package = str(entry_point.distro.name if entry_point.distro else entry_point.module_name)
+    for name, (entry_point, package) in sorted(offers(ENTRY_POINT_GROUP).items()):
         try:
             spec = _checked(entry_point.load(), package, own_specs() | found)
         # Whatever a package does when it is imported, the other codecs go on.
         except Exception as error:
             told = error if isinstance(error, CodecError) else f"{type(error).__name__}: {error}"
-            failed[entry_point.name] = f"codec '{entry_point.name}' of package {package} cannot be used: {told}"
+            failed[name] = f"codec '{name}' of package {package} cannot be used: {told}"
         else:
             found[spec.name] = spec
     return found, failed

@@ -14,29 +14,22 @@ import math
 import numbers
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import Distribution, EntryPoint, distributions
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from compressai_gen.codecs.base import Codec, Encoded, trained_metrics
 from compressai_gen.errors import CodecError, CompressaiGenError
+from compressai_gen.offers import offers
 
 __all__ = ["ENTRY_POINT_GROUP", "PluginCodec", "load_plugin", "plugin_names"]
 
 ENTRY_POINT_GROUP = "compressai_gen.codecs"
 
 
-class _Offer(NamedTuple):
-    """An entry point, and the package that it is of, with its version."""
-
-    entry_point: EntryPoint
-    package: str
-
-
 def plugin_names() -> list[str]:
     """Names of the codecs that installed packages offer; none of their code is run."""
-    return sorted(_offers())
+    return sorted(offers(ENTRY_POINT_GROUP))
 
 
 def load_plugin(name: str) -> PluginCodec:
@@ -45,7 +38,7 @@ def load_plugin(name: str) -> PluginCodec:
     Raises:
         CodecError: the package cannot be imported, or what it offers is not a codec; the message names the package.
     """
-    entry_point, package = _offers()[name]
+    entry_point, package = offers(ENTRY_POINT_GROUP)[name]
     with _blame(name, package):
         codec = entry_point.load()()
         missing = [member for member in ("name", "qualities", "encode", "decode") if not hasattr(codec, member)]
@@ -93,40 +86,6 @@ def _checked_qualities(qualities: list[Any]) -> tuple[float, ...]:
     if len(set(values)) < len(values):
         raise ValueError(f"its qualities must differ: {', '.join(map(str, values))}")
     return tuple(values)
-
-
-def _offers() -> dict[str, _Offer]:
-    """Read the entry points package by package: one whose metadata are damaged offers nothing and harms no other."""
-    offers: dict[str, _Offer] = {}
-    for distribution in distributions():
-        try:
-            text = distribution.read_text("entry_points.txt") or ""
-            found = [_Offer(entry, _package_name(distribution, entry)) for entry in _entry_points(text)]
-        except Exception:  # of any kind: files that are no text, lack a name or may not be read
-            continue
-        for offer in found:
-            offers.setdefault(offer.entry_point.name, offer)
-    return offers
-
-
-def _entry_points(text: str) -> list[EntryPoint]:
-    """Return those of our group; lines of no form are passed over."""
-    found, group = [], ""
-    for line in map(str.strip, text.splitlines()):
-        name, equals, value = (part.strip() for part in line.partition("="))
-        if line.startswith("[") and line.endswith("]"):
-            group = line[1:-1].strip()
-        elif group == ENTRY_POINT_GROUP and name and equals and not line.startswith(("#", ";")):
-            found.append(EntryPoint(name, value, group))
-    return found
-
-
-def _package_name(distribution: Distribution, entry_point: EntryPoint) -> str:
-    try:
-        metadata = distribution.metadata
-        return f"{metadata['Name'] or entry_point.value} {metadata['Version'] or ''}".strip()
-    except Exception:  # as above
-        return entry_point.value
 
 
 @contextmanager
