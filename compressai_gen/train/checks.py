@@ -51,6 +51,7 @@ _OF_RECIPE: dict[str, _Rule] = {
     "ema_decay": _SHARE,
     "gradient_clip": _POSITIVE,
     "optimizer": _TABLE,
+    "adversary": _TABLE,
     "speeds": (
         "a table of numbers from 0",
         lambda value: isinstance(value, dict) and all(_is_number(v) and v >= 0 for v in value.values()),
@@ -73,6 +74,7 @@ _OF_STAGE: dict[str, _Rule] = {
     "learning_rate": ("a number above 0", lambda value: value is None or _POSITIVE[1](value)),
     "final_learning_rate": ("a number from 0", lambda value: value is None or (_is_number(value) and value >= 0)),
     "distortion": _TABLE,
+    "adversarial_weight": ("a number from 0", lambda value: _is_number(value) and value >= 0),
 }
 _OF_DATA: dict[str, _Rule] = {
     "train": _TEXT,

@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from compressai_gen.specs import load_object, specs
 from compressai_gen.train.board import Board
 from compressai_gen.train.checks import check_run, telling
 from compressai_gen.train.data import open_crops
+from compressai_gen.train.discriminator import Adversary
 from compressai_gen.train.export import coding_part, described_weights, export, load_weights, trained_on
 from compressai_gen.train.objectives import Objective
 from compressai_gen.train.optimizers import make_optimizer
@@ -203,6 +204,7 @@ class Trainer:
         if compiled:
             step.compile(dynamic=False)
         self.prepared, self.optimizer = accelerator.prepare(step, optimizer)
+        self.opponent = _Opponent(recipe, accelerator) if _is_adversarial(recipe) else None
         accelerator.register_for_checkpointing(self.ema, self.objective, self.progress, _Unsaved(model), self.data)
         if self.checkpoint.exists():
             advice = "give the recipe that made it, or remove it to start again"
@@ -277,6 +279,8 @@ class Trainer:
         self.objective.distortion.configure(**stage.distortion)
         for group in self.optimizer.param_groups:
             group["lr"] = group["speed"] * recipe.learning_rate_at(step)
+        against = self.opponent if stage.adversarial_weight else None
+        self.objective.judge = None if against is None else against.judging(stage, step)
         for part in range(recipe.accumulate):
             # Each step's random numbers are its own, whatever was drawn before: a resumed run goes on as if never
             # stopped.
@@ -289,6 +293,9 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.ema.step(self.parameters)
+        if against is not None:
+            with watch("adversary"):
+                logs |= against.learn(step)
         self.means.add(loss, logs)
         if recipe.pictures_every and (step + 1) % recipe.pictures_every == 0 and self.board is not None:
             self._picture(x[:4])
@@ -401,9 +408,47 @@ def _checkpoint_gradients(model: GenerativeCodec) -> None:
             module.enable_gradient_checkpointing()
 
 
+class _Opponent:
+    """The adversary of a run with its optimizer, both in the checkpoint."""
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator):
+        self.recipe, self.accelerator = recipe, accelerator
+        self.adversary = Adversary(**recipe.adversary).to(accelerator.device, memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(
+            self.adversary.parameters(), self.adversary.learning_rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True
+        )
+        self.prepared, self.optimizer = accelerator.prepare(self.adversary, optimizer)
+        self.seen: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def judging(self, stage: Stage, step: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Returns what an objective adds to its loss at a step; what it shows is remembered for :meth:`learn`."""
+        begin = self.recipe.stage_at(step)[1]
+        weight = stage.adversarial_weight * min(1.0, (step - begin) / max(1, self.adversary.warmup))
+
+        def judge(x_hat: Tensor, x: Tensor, x_base: Tensor) -> Tensor:
+            self.seen = x_hat.detach(), x, x_base.detach()
+            return weight * self.adversary.judge(x_hat, x, x_base)
+
+        return judge
+
+    def learn(self, step: int) -> dict[str, Tensor]:
+        """Makes a step of the adversary on the pictures that it judged."""
+        with self.accelerator.autocast():
+            loss, logs = self.prepared(*self.seen, step)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.adversary.parameters(), self.recipe.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return logs
+
+
+def _is_adversarial(recipe: Recipe) -> bool:
+    return any(stage.adversarial_weight for stage in recipe.stages)
+
+
 def shares_of(seconds: dict[str, float]) -> dict[str, float]:
     """Returns what share of a step each part takes; losses are what a forward pass spends outside the model."""
-    parts = {k: seconds[k] for k in ("data", "model", "backward", "optimizer") if k in seconds}
+    parts = {k: seconds[k] for k in ("data", "model", "backward", "optimizer", "adversary") if k in seconds}
     parts["losses"] = seconds["forward"] - seconds.get("model", 0.0)
     return {k: v / sum(parts.values()) for k, v in parts.items()}
 
@@ -422,6 +467,9 @@ def _build(recipe: Recipe) -> tuple[GenerativeCodec, Objective]:
         objective = load_object(spec.objectives[recipe.task])(**recipe.objective)
         for stage in recipe.stages:  # an unknown option or missing network is told now, not after the stages before
             objective.distortion.configure(**stage.distortion)
+        if _is_adversarial(recipe) and not objective.has_base:
+            raise TypeError("only a restorer has an adversary, which sees its pictures beside base ones")
+        Adversary(**recipe.adversary)
     except (CodecError, TypeError) as error:
         raise RecipeError(f"{recipe.name}: {error}") from error
     return model, objective

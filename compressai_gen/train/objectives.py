@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,10 @@ class Objective(nn.Module):
     """What a training run minimizes. Checkpoints leave out the metric networks, which are public and frozen."""
 
     distortion: Distortion
+    judge: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    """What an adversary adds to the loss, of a picture, its original and its base picture; only restorers have one."""
+    has_base = False
+    """Whether it calls :attr:`judge`."""
     keeps_coding = False
     """Whether a run from whole weights leaves their coding part as it is, unless the recipe says ``keep_coding``."""
 
@@ -240,6 +244,7 @@ class DiffusionObjective(Objective):
     """
 
     keeps_coding = True
+    has_base = True
 
     def __init__(
         self,
@@ -288,6 +293,8 @@ class DiffusionObjective(Objective):
         distortion, logs = self.distortion(out["x_hat"], x)
         drift = (F.avg_pool2d(out["x_hat"] - out["x_base"], 8)).square().mean(dim=(1, 2, 3))
         loss = (distortion + self.consistency_weight * drift).mean()
+        if self.judge is not None:
+            loss = loss + self.judge(out["x_hat"], x, out["x_base"])
         logs["base_psnr"] = psnr((out["x_base"] - x).float().square().mean(dim=(1, 2, 3)))
         if out["likelihoods"]:
             bpp = (_bits(out["likelihoods"]) / math.prod(x.shape[2:])).mean()

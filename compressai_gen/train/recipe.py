@@ -31,6 +31,7 @@ class Stage:
         learning_rate: at its start, in place of the recipe's schedule.
         final_learning_rate: which it falls to by a cosine over the stage; by default it stays.
         distortion: options that differ from ``[objective.distortion]`` here.
+        adversarial_weight: of the adversary's judgement; 0: it takes no part.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class Stage:
     learning_rate: float | None = None
     final_learning_rate: float | None = None
     distortion: dict[str, Any] = field(default_factory=dict)
+    adversarial_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Recipe:
     task: str = "codec"
     keep_coding: bool | None = None
     optimizer: dict[str, Any] = field(default_factory=dict)
+    adversary: dict[str, Any] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1
     gradient_checkpointing: bool = False

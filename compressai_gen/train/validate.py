@@ -108,7 +108,7 @@ def score(rows: Sequence[Mapping[str, Any]], trained_on: Collection[str]) -> flo
     The unit is the logarithm of the rate: a model that needs one per cent less for the same pictures has 0.01 more.
     That of the full decoder counts, all qualities and sizes alike.
     """
-    last = max(row["steps"] for row in rows)
+    last = max((row["steps"] for row in rows), default=0)
     worths = []
     for row in rows:
         if row["steps"] == last:

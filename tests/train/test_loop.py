@@ -454,3 +454,51 @@ def test_as_many_shares_as_qualities_are_wanted(tiny_cgdm):
     objective = DiffusionObjective({"mse_weight": 1.0}, 1.0, quality_shares=[1, 2, 3])
     with pytest.raises(RecipeError, match="quality_shares"):
         objective.trained(tiny_cgdm())
+
+
+@needs_alex
+def test_an_adversary_takes_part_in_its_stage_and_resumes(data_root, tiny_cgdm, monkeypatch):
+    torch.manual_seed(2)
+    codec = tiny_cgdm(restorer=None)
+    codec.latent_codec.relaxed(torch.zeros(1, 16, 4, 4), torch.tensor([0]))
+    save_file(half_precision_state(codec), data_root / "codec.safetensors")
+    text = COMMON.format(model="cgdm", stop=STOP) + OWN["cgdm"].split("restorer = false")[0]
+    text = text.replace("[data]", 'task = "diffusion"\n\n[adversary]\nwidth = 8\nwarmup = 1\n\n[data]') + DIFFUSION
+    first, second, third = text.replace("dists_weight = 1.0\n", "").partition(
+        "steps = 3\nbatch = 5\ncrop = 64\n\n[config]"
+    )
+    adversarial = "adversarial_weight = 0.5\ndistortion = { lpips_weight = 0.1 }\n\n[config]"
+    recipe = data_root / "adversarial-tiny.toml"
+    recipe.write_text(first + second.replace("\n[config]", adversarial) + third)
+    monkeypatch.setattr(loop, "_validate_and_export", lambda *args: 0.0)
+    add, save, seen = loop._Means.add, loop._save, []
+    monkeypatch.setattr(loop._Means, "add", lambda self, loss, logs: (seen.append(logs), add(self, loss, logs)))
+
+    def run(name):
+        seen.clear()
+        loop.train(load_recipe(str(recipe)), data_root, data_root / name, init=data_root / "codec.safetensors")
+        return [{k: float(v) for k, v in logs.items()} for logs in seen]
+
+    def save_and_die(*args):
+        save(*args)
+        raise _Killed
+
+    whole = run("whole")
+    assert ["d_loss" in logs for logs in whole] == [False] * 3 + [True] * 3
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_save", save_and_die)
+        with pytest.raises(_Killed):
+            run("stopped")
+    assert run("stopped") == whole[STOP:]
+    recipe.write_text(recipe.read_text().replace("width = 8\nwarmup", "breadth = 8\nwarmup"))
+    with pytest.raises(RecipeError, match="breadth"):
+        run("other")
+
+
+@needs_alex
+@pytest.mark.parametrize("recipe", ["cgdm"], indirect=True)
+def test_only_restorers_have_an_adversary(recipe, data_root):
+    text = recipe.read_text().replace("crop = 64\n", "crop = 64\nadversarial_weight = 0.1\n", 1)
+    recipe.write_text(text)
+    with pytest.raises(RecipeError, match="only a restorer has an adversary"):
+        loop.train(load_recipe(str(recipe)), data_root, data_root / "out")
