@@ -90,9 +90,9 @@ class GenerativeCodec(CompressionModel, SharedModel):
         state_dict = unwrapped(state_dict)
         if not any(name.startswith("restorer.") for name in state_dict):
             config = {"restorer": None, **config}
-        model = cls(**config)
+        model = cls(**config).float()  # whatever type is the default
         model.load_state_dict(state_dict)
-        return model.float()
+        return model
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
         """Loads weights; see :class:`torch.nn.Module`. Those saved inside a wrapper (``module.``) fit, too."""
@@ -250,6 +250,11 @@ class GenerativeCodec(CompressionModel, SharedModel):
         check_whole("online_steps", online_steps)
         if online_steps < 0:
             raise CodecError(f"online_steps is a number from 0 up, not {online_steps!r}")
+        if online_steps and any(parameter.is_inference() for parameter in self.parameters()):
+            raise CodecError(
+                f"this {self.name} was made inside torch.inference_mode(), where nothing has gradients, which "
+                "online_steps needs: load it outside"
+            )
         padded = self.pad(x)
         index = self.quality_indexes(quality, len(x), on_grid=True)
         size = x.shape[-2:]

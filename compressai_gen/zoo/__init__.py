@@ -91,14 +91,15 @@ def load(
     if pretrained or weights is not None or tags(name):
         weights = find_weights(name, weights)
         stated = entry_of(name, weights)["config"]
-    model = cls(**resolve(resolve(cls.defaults, stated, cls.optional), config, cls.optional))
+    # In float32 whatever type is the default, and before weights are loaded, as half precision would round them.
+    model = cls(**resolve(resolve(cls.defaults, stated, cls.optional), config, cls.optional)).float()
     if pretrained:
         try:
             model.load_state_dict(load_weights(weights))
         except RuntimeError as error:
             raise ZooError(f"the weights {weights} do not fit the configuration {config}: {error}") from error
     model.quality.fill_(quality)
-    return model.float().eval()  # wherever another type is the default
+    return model.eval()
 
 
 MODELS: dict[str, Callable[..., GenerativeCodec]] = {"cgdm": cgdm, "mridc": mridc}
