@@ -87,6 +87,19 @@ def encode(
         raise CodecError(f"seed is a number from 0 to 2^32 - 1, not {seed!r}")
     picture = load_picture(image)
     codec = _named(model, str(device)) if isinstance(model, str) else _checked(model)
+    file_of = _encoder(codec, picture, roi, seed, options)
+    online: dict[str, Any] = {"online_steps": online_steps, "progress": progress} if online_steps else {}
+    if target_bpp is None and target_bytes is None:
+        return file_of(DEFAULT_QUALITY if quality is None else quality, **online)
+    n_pixels = picture[0].numel()
+    limit = target_bytes if target_bytes is not None else target_bpp * n_pixels / 8
+    return _within(limit, codec, file_of, online, n_pixels)
+
+
+def _encoder(
+    codec: GenerativeCodec, picture: Tensor, roi: PictureSource | None, seed: int | None, options: dict[str, Any]
+) -> Callable[..., bytes]:
+    """Returns what makes the file of a picture of a quality and further options."""
     if roi is not None and not isinstance(codec, TakesRegions):
         able = [name for name, spec in specs().items() if issubclass(spec.load(), TakesRegions)]
         raise CodecError(f"{codec.name} knows no region of interest: leave roi out, or take {', '.join(able)}")
@@ -95,23 +108,25 @@ def encode(
     x = picture.to(codec.quality.device)[None].float().div_(255)
     weights = bytes.fromhex(codec.fingerprint())[:FINGERPRINT_BYTES]
     if roi is not None:
-        options |= codec.region_options(_importance(roi, size))
+        options = options | codec.region_options(_importance(roi, size))
 
     def file_of(quality: float, **more: Any) -> bytes:
         out = codec.compress(x, quality, **options, **more)
         return CgenFile(weights, size, out["strings"][0][0], seed).to_bytes()
 
-    online: dict[str, Any] = {"online_steps": online_steps, "progress": progress} if online_steps else {}
-    if target_bpp is None and target_bytes is None:
-        return file_of(DEFAULT_QUALITY if quality is None else quality, **online)
-    limit = target_bytes if target_bytes is not None else target_bpp * size[0] * size[1] / 8
+    return file_of
+
+
+def _within(
+    limit: float, codec: GenerativeCodec, file_of: Callable[..., bytes], online: dict[str, Any], n_pixels: int
+) -> bytes:
+    """Returns the file of the highest quality that keeps to a limit in bytes."""
     best = _highest_within(limit, file_of, codec.n_qualities)
     if best is None:
         smallest = len(file_of(1))
-        bpp = 8 * smallest / (size[0] * size[1])
         raise CodecError(
-            f"{codec.name} needs {smallest} bytes ({bpp:.4f} bpp) for this picture at its lowest quality, more than "
-            f"the {limit:.0f} that are allowed: allow more, or take another model"
+            f"{codec.name} needs {smallest} bytes ({8 * smallest / n_pixels:.4f} bpp) for this picture at its lowest "
+            f"quality, more than the {limit:.0f} that are allowed: allow more, or take another model"
         )
     chosen, data = best
     tuned = file_of(chosen, **online) if online else data

@@ -79,7 +79,7 @@ def estimate(
         if config.get("restorer"):
             restorer = build_on_meta(cls, config).restorer
             inputs = [f.to("meta") for f in (x, torch.cat((y, *side), dim=1), quality, *features)]
-            rows += _restorer_rows(restorer, *inputs[:3], inputs[3:], n_pixels)  # type: ignore[call-arg]
+            rows += _restorer_rows(restorer, *inputs[:3], inputs[3:], n_pixels)
     return rows
 
 

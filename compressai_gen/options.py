@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from compressai_gen.errors import CodecError
 
 __all__ = [
+    "ALIGN",
+    "OVERLAP",
     "STEPS",
     "DecoderOptions",
     "EncoderOptions",
@@ -24,6 +26,12 @@ __all__ = [
 
 STEPS = (1, 2, 4, 8)
 """Numbers of sampling steps to choose from at decode time."""
+
+ALIGN = 64
+"""Tiles begin at multiples of this many pixels, so that they can be cut out of every condition's grid."""
+
+OVERLAP = 128
+"""Pixels that neighbouring tiles share."""
 
 T = TypeVar("T")
 
@@ -122,8 +130,6 @@ class DecoderOptions:
     tile: int = option(1024, "largest side in pixels of the tiles of large pictures, a multiple of 64 from 256 up")
 
     def __post_init__(self) -> None:
-        from compressai_gen.diffusion.tiling import ALIGN, OVERLAP
-
         for name in ("steps", "seed", "tile"):
             value = getattr(self, name)
             if value is not None or name == "tile":

@@ -57,6 +57,7 @@ class CodecSpec:
     Attributes:
         name: lower-case letters, digits and hyphens.
         byte: the first of its streams; a change of their format takes another.
+        retired_bytes: the first of streams in formats that it had before.
         model: where its class is, ``package.module:Class``, a
             :class:`compressai_gen.models.base.GenerativeCodec` whose ``spec`` is this.
         summary: a phrase that lists show.
@@ -83,6 +84,7 @@ class CodecSpec:
     ablation_metrics: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
     limits: str = ""
+    retired_bytes: tuple[int, ...] = ()
     zoo: Path | None = None
     package: str = OWN_PACKAGE
 

@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 
 from compressai_gen.diffusion.sampler import Denoise
+from compressai_gen.options import ALIGN, OVERLAP
 
 __all__ = ["ALIGN", "OVERLAP", "Tile", "Tileable", "plan_tiles", "tiled"]
-
-ALIGN = 64
-"""Tiles begin at multiples of this many pixels, so that they can be cut out of every condition's grid."""
-
-OVERLAP = 128
-"""Pixels that neighbouring tiles share."""
 
 _MARGIN = 32
 # Pixels at a tile's inner edges that count for nothing: the networks miss their surroundings there.

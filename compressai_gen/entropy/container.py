@@ -1,7 +1,7 @@
 """The four bytes before every stream, which tell a decoder that it holds the right bytes, whole.
 
 ======  =====================================================================
-byte 0  codec and format version, e.g. 0xC2
+byte 0  codec and version of its format, as the codec's specification says
 byte 1  quality, as the number of steps of 1/32 from 1, the lowest
 2 to 3  CRC-16/CCITT of bytes 0 and 1, the image size and the payload, big endian
 ======  =====================================================================
@@ -16,15 +16,11 @@ from typing import NamedTuple
 
 from compressai_gen.errors import BitstreamError
 from compressai_gen.qualities import STEPS_PER_QUALITY
+from compressai_gen.specs import find_spec, problems, spec_of_byte, specs
 
 __all__ = ["HEADER_BYTES", "Stream", "codec_of", "pack", "quality_of", "unpack"]
 
 HEADER_BYTES = 4
-CODECS = {0xC2: "cgdm", 0xD4: "mridc"}
-"""First byte of a stream, per codec; a format change takes the next number."""
-
-_RETIRED = {0xC1: "cgdm", 0xD3: "mridc"}
-# Of streams that were written before the first release.
 
 
 class Stream(NamedTuple):
@@ -43,8 +39,7 @@ def _crc(head: bytes, payload: bytes, size: Sequence[int]) -> int:
 
 def pack(codec: str, stream: Stream, size: Sequence[int]) -> bytes:
     """Puts the header before the payload; ``size`` is the image's (height, width), which the checksum covers."""
-    magic = next(byte for byte, name in CODECS.items() if name == codec)
-    head = bytes((magic, round((stream.quality - 1) * STEPS_PER_QUALITY)))
+    head = bytes((find_spec(codec).byte, round((stream.quality - 1) * STEPS_PER_QUALITY)))
     return head + struct.pack(">H", _crc(head, stream.payload, size)) + stream.payload
 
 
@@ -54,11 +49,11 @@ def codec_of(data: bytes) -> str:
     Raises:
         BitstreamError: none of this version did.
     """
-    if len(data) < HEADER_BYTES or data[0] not in CODECS:
-        raise BitstreamError(
-            "the stream is of no codec that this version decodes: use the version of compressai-gen that wrote it"
-        )
-    return CODECS[data[0]]
+    spec = spec_of_byte(data[0]) if len(data) >= HEADER_BYTES else None
+    if spec is None:
+        advice = "; ".join(problems().values()) or "use the version of compressai-gen that wrote it"
+        raise BitstreamError(f"the stream is of no codec that is here: {advice}")
+    return spec.name
 
 
 def quality_of(data: bytes) -> float:
@@ -77,11 +72,12 @@ def unpack(codec: str, data: bytes, size: Sequence[int]) -> Stream:
     data = bytes(data)
     if len(data) < HEADER_BYTES:
         raise BitstreamError(f"not a {codec} stream: shorter than its {HEADER_BYTES}-byte header; get the file again")
-    if CODECS.get(data[0]) != codec:
-        maker = CODECS.get(data[0])
-        what = f"it was made by {maker!r}: decode it with that model" if maker else "unknown format"
-        if data[0] in _RETIRED:
-            what = f"{_RETIRED[data[0]]!r} of another version of compressai-gen made it: decode it with that version"
+    if data[0] != find_spec(codec).byte:
+        maker = spec_of_byte(data[0])
+        what = f"it was made by {maker.name!r}: decode it with that model" if maker else "unknown format"
+        for spec in specs().values():
+            if data[0] in spec.retired_bytes:
+                what = f"{spec.name!r} of another version of {spec.package} made it: decode it with that version"
         raise BitstreamError(f"not a {codec} stream: {what}")
     payload = data[HEADER_BYTES:]
     possible = len(size) == 2 and all(0 < n < 2**32 for n in size)

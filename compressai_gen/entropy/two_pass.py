@@ -159,7 +159,7 @@ class TwoPassHyperprior(Hyperprior):
                 channels = slice((parity + is_second) % 2, None, 2)
                 numbers = torch.arange(self.channels, device=hyper.device)[channels]
                 of_pass = partial(prior.at, coded=numbers, hyper=hyper, known=known)
-                yield Pass(*(parities == parity).nonzero(as_tuple=True), channels, of_pass)  # type: ignore[call-arg]
+                yield Pass(*(parities == parity).nonzero(as_tuple=True), channels, of_pass)
 
 
 def _first_pass(like: Tensor) -> Tensor:

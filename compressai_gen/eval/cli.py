@@ -6,8 +6,9 @@ import argparse
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -68,12 +69,7 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
         if args.fresh and processes.is_main:
             _forget(output)
     store = RowStore(output / _KEPT_ROWS, list(metrics.metrics), device.type, processes.index)
-    pictures = None
-    if args.reconstructions or args.report:
-        codings = sum(len(job.qualities) for job in jobs)
-        wanted = None if args.reconstructions else illustrated(dataset, codings)
-        run = [(job.codec.name, quality) for job in jobs for quality in job.qualities]
-        pictures = KeptPictures(output / "reconstructions", wanted, run)
+    pictures = _pictures(args, jobs, dataset, output)
     unreadable: dict[str, str] = {}
     measured = measure(jobs, dataset, metrics, pictures, processes.is_main, store, features, processes, unreadable)
     files = dict(zip(dataset.image_names, dataset.paths, strict=True))
@@ -86,13 +82,7 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
     images = tables.per_image(measured)
     trained = {job.codec.name: trained_metrics(job.codec) for job in jobs}
     summary = _add_published(tables.summarize(images, of_set, trained), dataset)
-    environment = {
-        "command": args.invocation,
-        "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
-        **({"unreadable": sorted(unreadable)} if unreadable else {}),
-        "processes": processes.count,
-        **describe_environment(device),
-    }
+    environment = _environment(args, dataset, unreadable, processes, device)
     lasting = {name: value for name, value in environment.items() if name not in PASSING}
     origins = tables.origins(summary, dataset.name)
     stamp = Stamp(output / _STAMP, [images.to_csv(), summary.to_csv(), origins, lasting, args.all_published])
@@ -116,6 +106,33 @@ def _evaluate(args: argparse.Namespace, processes: Processes) -> None:
             f"{len(unreadable)} of {len(files)} pictures could not be read and are left out of every mean: "
             f"{', '.join(str(files[name]) for name in sorted(unreadable))}"
         )
+
+
+def _pictures(
+    args: argparse.Namespace, jobs: Sequence[Job], dataset: ImageDataset, output: Path
+) -> KeptPictures | None:
+    """Where decoded pictures go, if any are wanted."""
+    if not (args.reconstructions or args.report):
+        return None
+    run = [(job.codec.name, quality) for job in jobs for quality in job.qualities]
+    wanted = None if args.reconstructions else illustrated(dataset, len(run))
+    return KeptPictures(output / "reconstructions", wanted, run)
+
+
+def _environment(
+    args: argparse.Namespace,
+    dataset: ImageDataset,
+    unreadable: Mapping[str, str],
+    processes: Processes,
+    device: torch.device,
+) -> dict[str, Any]:
+    return {
+        "command": args.invocation,
+        "dataset": {"name": dataset.name, "images": len(dataset), "images_of_whole_set": dataset.count},
+        **({"unreadable": sorted(unreadable)} if unreadable else {}),
+        "processes": processes.count,
+        **describe_environment(device),
+    }
 
 
 def _forget(output: Path) -> None:

@@ -68,54 +68,94 @@ def measure(
         CodecError: a codec returned something else than bytes, or a picture of another shape.
         ImageError: a picture cannot be read.
     """
-    rows, coder = [], Coder()
     steps = [(codec, quality) for codec, qualities in jobs for quality in qualities]
     images = dataset.part(processes.share(range(len(dataset))))
+    run = _Run(metrics, pictures, store, features)
     with tqdm(total=len(steps) * len(images), unit="image", disable=not progress) as bar:
-        warm: set[tuple[str, int]] = set()
         for name, image in images.each(_leave_out(unreadable, bar, len(steps))):
-            original_is_set = False
-            picture = store.picture(image) if store else None
-            original = {"original": features.add(image)} if features else {}
+            rows = run.rows_of(name, image)
             for codec, quality in steps:
                 bar.set_postfix_str(f"{name} {codec.name}-q{quality}")
-                key = store.key(codec, quality, picture) if store else None
-                row = store.get(key) if store else None
-                lacks_picture = pictures and pictures.lacks(codec.name, quality, name, key)
-                lacks_features = features and not (row and features.has(row.get("decoded")))
-                if row is None or lacks_picture or lacks_features:
-                    if row is None and (codec.name, quality) not in warm:
-                        coder.code(codec, quality, image)
-                        warm.add((codec.name, quality))
-                    coded = coder.code(codec, quality, image)
-                    measured = row is None
-                    if measured:
-                        if not original_is_set:
-                            metrics.set_original(image)
-                            original_is_set = True
-                        row = _figures(image, coded, metrics)
-                    if lacks_features:
-                        row = row | {"decoded": features.add(coded.decoded)}
-                    if store and (measured or lacks_features):
-                        store.add(key, row, coded.encoded)
-                    if pictures:
-                        pictures.keep(codec.name, quality, name, key, coded.decoded)
-                rows.append({"codec": codec.name, "quality": quality, "image": name, **row, **original})
+                rows.add(codec, quality)
                 bar.update()
-    step_order = {(codec.name, quality): index for index, (codec, quality) in enumerate(steps)}
-    image_order = {name: index for index, name in enumerate(dataset.image_names)}
-    rows = processes.gather(rows)
     if unreadable is not None:
         unreadable.update(processes.gather(list(unreadable.items())))
+    return _in_order(processes.gather(run.rows), steps, dataset.image_names)
+
+
+class _Run:
+    """What is kept from one image to the next; arguments as of :func:`measure`."""
+
+    def __init__(
+        self,
+        metrics: ReferenceMetrics,
+        pictures: KeptPictures | None,
+        store: RowStore | None,
+        features: FeatureStore | None,
+    ):
+        self.metrics, self.pictures, self.store, self.features = metrics, pictures, store, features
+        self.rows: list[dict[str, Any]] = []
+        self._coder, self._warm = Coder(), set()
+
+    def rows_of(self, name: str, image: Tensor) -> _RowsOfImage:
+        """Begins an image."""
+        return _RowsOfImage(self, name, image)
+
+    def code(self, codec: Codec, quality: float, image: Tensor, timed: bool) -> Coded:
+        """Encodes and decodes, after a warm-up where the time of a codec and quality is wanted for the first time."""
+        if timed and (codec.name, quality) not in self._warm:
+            self._coder.code(codec, quality, image)
+            self._warm.add((codec.name, quality))
+        return self._coder.code(codec, quality, image)
+
+
+class _RowsOfImage:
+    """Adds a row per codec and quality of one image; what belongs to the image is made once."""
+
+    def __init__(self, run: _Run, name: str, image: Tensor):
+        self.run, self.name, self.image = run, name, image
+        self._picture = run.store.picture(image) if run.store else None
+        self._original = {"original": run.features.add(image)} if run.features else {}
+        self._original_is_set = False
+
+    def add(self, codec: Codec, quality: float) -> None:
+        """Measures what earlier runs have not, and makes the pictures and features that are not there."""
+        run, name = self.run, self.name
+        key = run.store.key(codec, quality, self._picture) if run.store else None
+        row = run.store.get(key) if run.store else None
+        lacks_picture = run.pictures and run.pictures.lacks(codec.name, quality, name, key)
+        lacks_features = run.features and not (row and run.features.has(row.get("decoded")))
+        if row is None or lacks_picture or lacks_features:
+            coded = run.code(codec, quality, self.image, timed=row is None)
+            measured = row is None
+            if measured:
+                row = self._figures(coded)
+            if lacks_features:
+                row = row | {"decoded": run.features.add(coded.decoded)}
+            if run.store and (measured or lacks_features):
+                run.store.add(key, row, coded.encoded)
+            if run.pictures:
+                run.pictures.keep(codec.name, quality, name, key, coded.decoded)
+        run.rows.append({"codec": codec.name, "quality": quality, "image": name, **row, **self._original})
+
+    def _figures(self, coded: Coded) -> dict[str, Any]:
+        if not self._original_is_set:
+            self.run.metrics.set_original(self.image)
+            self._original_is_set = True
+        return _figures(self.image, coded, self.run.metrics)
+
+
+def _in_order(
+    rows: list[dict[str, Any]], steps: Sequence[tuple[Codec, float]], image_names: Sequence[str]
+) -> pd.DataFrame:
+    step_order = {(codec.name, quality): index for index, (codec, quality) in enumerate(steps)}
+    image_order = {name: index for index, name in enumerate(image_names)}
     rows.sort(key=lambda row: (step_order[row["codec"], row["quality"]], image_order[row["image"]]))
     table = pd.DataFrame(rows)
     # Where some codec counts in fractions, the numbers of the others stay whole.
-    whole = all(isinstance(quality, int) for _, quality in steps)
-    return (
-        table
-        if whole or table.empty
-        else table.assign(quality=pd.Series([row["quality"] for row in rows], dtype=object))
-    )
+    if table.empty or all(isinstance(quality, int) for _, quality in steps):
+        return table
+    return table.assign(quality=pd.Series([row["quality"] for row in rows], dtype=object))
 
 
 def _leave_out(unreadable: dict[str, str] | None, bar: tqdm, steps: int) -> Callable[[str, ImageError], None] | None:

@@ -24,8 +24,9 @@ from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 from compressai_gen.layers.precision import bfloat16_autocast
+from compressai_gen.models.capabilities import SearchesOnline
 from compressai_gen.models.hub import SharedModel
-from compressai_gen.options import DecoderOptions, check_whole, choose
+from compressai_gen.options import DecoderOptions, EncoderOptions, choose
 from compressai_gen.qualities import check_quality
 from compressai_gen.roles import fingerprint, split
 from compressai_gen.specs import CodecSpec
@@ -88,7 +89,7 @@ class GenerativeCodec(CompressionModel, SharedModel):
     def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> GenerativeCodec:
         """Builds the model of ``config`` with these weights, with its generative half if they have one."""
         state_dict = unwrapped(state_dict)
-        if not any(name.startswith("restorer.") for name in state_dict):
+        if "restorer" in cls.defaults and not any(name.startswith("restorer.") for name in state_dict):
             config = {"restorer": None, **config}
         model = cls(**config).float()  # whatever type is the default
         model.load_state_dict(state_dict)
@@ -224,7 +225,6 @@ class GenerativeCodec(CompressionModel, SharedModel):
         self,
         x: Tensor,
         quality: float | Tensor | None = None,
-        online_steps: int = 0,
         progress: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
@@ -234,41 +234,28 @@ class GenerativeCodec(CompressionModel, SharedModel):
             x: (N, 3, H, W) in [0, 1].
             quality: 1 (fewest bits) to 5 in steps of 1/32, one for all or a tensor with one for each image; the model's
                 own by default.
-            online_steps: gradient steps spent on each image's latent, for a stream of lower rate and distortion.
-            progress: whether to show a bar for them. With it, Ctrl-C ends them early, and what they found is kept.
-            **options: of the codec's own encoder; see its :meth:`encoder_options`.
+            progress: whether to show a bar for an online search. With it, Ctrl-C ends that early, and what was found is
+                kept.
+            **options: of the codec's own encoder; see its specification.
 
         Raises:
             ImageError: ``x`` is not a batch of RGB images in [0, 1].
-            CodecError: the quality or an option is unknown, the codec has no online optimization, or its weights are
-                not finite or of another precision than float32.
+            CodecError: the quality or an option is unknown, or the weights are not finite or of another precision than
+                float32.
 
         Returns:
             ``strings``: a list of one list with the bytes of each image; ``shape``: (H, W).
         """
         self._check_usable()
-        check_whole("online_steps", online_steps)
-        if online_steps < 0:
-            raise CodecError(f"online_steps is a number from 0 up, not {online_steps!r}")
-        if online_steps and any(parameter.is_inference() for parameter in self.parameters()):
-            raise CodecError(
-                f"this {self.name} was made inside torch.inference_mode(), where nothing has gradients, which "
-                "online_steps needs: load it outside"
-            )
+        chosen = choose(self.spec.encoder_options, self.name, options)
         padded = self.pad(x)
         index = self.quality_indexes(quality, len(x), on_grid=True)
         size = x.shape[-2:]
         with self.picture_precision():
-            latents = self.analyze(padded, index, **self.encoder_options(x, **options))
+            latents = self.analyze(padded, index, **self.analysis_options(x, chosen))
         strings = [self._encode(*args, size) for args in zip(latents, index, padded, strict=True)]
-        if online_steps:
-            for i, latent in enumerate(self.optimize_online(latents, padded, size, index, online_steps, progress)):
-                tuned = self._encode(latent, index[i], padded[i], size)
-                if tuned != strings[i]:
-                    original = padded[i : i + 1, :, : size[0], : size[1]]
-                    plain_value, tuned_value = self.objective(original, index[i], [strings[i], tuned])
-                    if tuned_value < plain_value:
-                        strings[i] = tuned
+        if isinstance(self, SearchesOnline) and chosen.online_steps:
+            strings = self.search_online(latents, padded, size, index, strings, chosen.online_steps, progress)
         return {"strings": [strings], "shape": torch.Size(size)}
 
     def _encode(self, latent: Any, index: Tensor, x: Tensor, size: Sequence[int]) -> bytes:
@@ -279,21 +266,9 @@ class GenerativeCodec(CompressionModel, SharedModel):
                 )
         return pack(self.name, Stream(1 + float(index), self.encode_latent(latent, index, x[None])), size)
 
-    def encoder_options(self, x: Tensor, **options: Any) -> dict[str, Any]:
-        """Checks a caller's options for images (N, 3, H, W); returns them as :meth:`analyze` takes them."""
-        if options:
-            raise CodecError(f"{self.name}'s encoder has no option {', '.join(options)}")
+    def analysis_options(self, x: Tensor, options: EncoderOptions) -> dict[str, Any]:
+        """Returns the encoder's options for images (N, 3, H, W), not padded, as :meth:`analyze` takes them."""
         return {}
-
-    def optimize_online(
-        self, latents: Tensor, x: Tensor, size: Sequence[int], index: Tensor, steps: int, progress: bool
-    ) -> Tensor:
-        """Returns latents of lower objective; ``size`` is the images' before they were padded, to (N, 3, H, W)."""
-        raise CodecError(f"{self.name} has no online optimization: online_steps must be 0")
-
-    def objective(self, x: Tensor, index: Tensor, strings: Sequence[bytes]) -> list[float]:
-        """Returns what online optimization lowers, of each of some streams of the image ``x`` (1, 3, H, W)."""
-        raise NotImplementedError
 
     @plain_mode
     def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int], **options: Any) -> dict[str, Tensor]:

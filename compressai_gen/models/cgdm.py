@@ -21,6 +21,7 @@ from compressai_gen.diffusion.spaces import PixelUnshuffle
 from compressai_gen.entropy.checkerboard import CheckerboardHyperprior
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
+from compressai_gen.errors import CodecError
 from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
@@ -165,10 +166,36 @@ class CGDM(GenerativeCodec):
             self.syntax.compress(self._analyze_syntax(x, y_hat, index[None]), encoder)
         return encoder.flush()
 
-    def optimize_online(
+    def search_online(
+        self,
+        latents: Tensor,
+        x: Tensor,
+        size: Sequence[int],
+        index: Tensor,
+        strings: list[bytes],
+        steps: int,
+        progress: bool,
+    ) -> list[bytes]:
+        """See :class:`compressai_gen.models.capabilities.SearchesOnline`; hyper-latent and syntax follow the latent."""
+        if any(parameter.is_inference() for parameter in self.parameters()):
+            raise CodecError(
+                f"this {self.name} was made inside torch.inference_mode(), where nothing has gradients, which "
+                "online_steps needs: load it outside"
+            )
+        best = list(strings)
+        for i, latent in enumerate(self._optimized(latents, x, size, index, steps, progress)):
+            tuned = self._encode(latent, index[i], x[i], size)
+            if tuned != strings[i]:
+                original = x[i : i + 1, :, : size[0], : size[1]]
+                plain_value, tuned_value = self.objective(original, index[i], [strings[i], tuned])
+                if tuned_value < plain_value:
+                    best[i] = tuned
+        return best
+
+    def _optimized(
         self, latents: Tensor, x: Tensor, size: Sequence[int], index: Tensor, steps: int, progress: bool
     ) -> Tensor:
-        """See :class:`GenerativeCodec`; hyper-latent and syntax follow the latent.
+        """Returns latents of lower objective; arguments as of :meth:`search_online`.
 
         The search goes through the full decoder, with the syntax of the latent that it starts from. Its memory, 5 GB a
         megapixel, does not grow without end: a large picture is searched window by window.
@@ -200,7 +227,10 @@ class CGDM(GenerativeCodec):
         return search(y, index, decode, self._rate_distortion(x[..., :height, :width], index))
 
     def objective(self, x: Tensor, index: Tensor, strings: Sequence[bytes]) -> list[float]:
-        """See :class:`GenerativeCodec`; like the search, it looks at a large picture part by part."""
+        """Returns what the search lowers, of each of some streams of the image ``x`` (1, 3, H, W).
+
+        Like the search, it looks at a large picture part by part.
+        """
         pictures = [self.decompress([[string]], x.shape[-2:])["x_hat"] for string in strings]
         sums, n_pixels = [8.0 * len(string) for string in strings], 0
         for original, *decoded in zip(*map(_measured_parts, (x, *pictures)), strict=True):

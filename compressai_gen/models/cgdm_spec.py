@@ -38,6 +38,7 @@ class CGDMDecoderOptions(DecoderOptions):
 SPEC = CodecSpec(
     name="cgdm",
     byte=0xC2,
+    retired_bytes=(0xC1,),
     model="compressai_gen.models.cgdm:CGDM",
     summary="consistency guided diffusion, 0.05 to 0.4 bpp",
     encoder_options=CGDMEncoderOptions,

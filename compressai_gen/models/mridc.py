@@ -22,7 +22,7 @@ from compressai_gen.diffusion.spaces import PixelUnshuffle
 from compressai_gen.entropy.exact import float64_twin, in_float64
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.tokens import TokenCoder, TokenCost, TokenDecoder, TokenEncoder, frequencies
-from compressai_gen.errors import CodecError, ImageError
+from compressai_gen.errors import ImageError
 from compressai_gen.layers.masking import (
     CELL,
     CODING_PASSES,
@@ -44,7 +44,7 @@ from compressai_gen.layers.quantizers import ResidualVectorQuantizer
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
 from compressai_gen.models.base import GenerativeCodec, NoQuantiles, plain_mode
-from compressai_gen.models.mridc_spec import MASKINGS, SPEC, MRIDCDecoderOptions
+from compressai_gen.models.mridc_spec import SPEC, MRIDCDecoderOptions, MRIDCEncoderOptions
 
 __all__ = ["MRIDC"]
 
@@ -212,25 +212,13 @@ class MRIDC(GenerativeCodec):
         budget = float(tokens_per_position) * importance.numel() * CELL**2
         return allocate(importance, round(budget)).to(importance.device)
 
-    def encoder_options(
-        self, x: Tensor, importance: Any = None, masking: str = "map", **unknown: Any
-    ) -> dict[str, Any]:
+    def analysis_options(self, x: Tensor, options: MRIDCEncoderOptions) -> dict[str, Any]:
         """See :class:`GenerativeCodec`.
-
-        Args:
-            x: (N, 3, H, W), not padded.
-            importance: a region of interest, (H, W) or (N, H, W): numbers from 0 up by which the model's own importance
-                of each pixel is multiplied.
-            masking: see :meth:`analyze`.
-            **unknown: anything else is refused.
 
         Raises:
             ImageError: the importance is of another size, or holds numbers that are negative or not finite.
-            CodecError: another option.
         """
-        super().encoder_options(x, **unknown)
-        if masking not in MASKINGS:
-            raise CodecError(f"masking is one of {', '.join(MASKINGS)}, not {masking!r}")
+        importance, masking = options.importance, options.masking
         if importance is None:
             return {"masking": masking}
         values = torch.as_tensor(importance, dtype=torch.float32, device=x.device)

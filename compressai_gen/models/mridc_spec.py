@@ -64,6 +64,7 @@ class CentralRegion:
 SPEC = CodecSpec(
     name="mridc",
     byte=0xD4,
+    retired_bytes=(0xD3,),
     model="compressai_gen.models.mridc:MRIDC",
     summary="masked tokens and diffusion, 0.007 to 0.055 bpp",
     encoder_options=MRIDCEncoderOptions,

@@ -10,6 +10,7 @@ from compressai_gen.errors import CodecError, ImageError
 from compressai_gen.layers.masking import levels_of
 from compressai_gen.layers.transforms import BLOCK
 from compressai_gen.models.mridc import TOKENS_PER_POSITION
+from compressai_gen.models.mridc_spec import MRIDCEncoderOptions
 
 SIZE = (128, 192)
 
@@ -23,7 +24,7 @@ def model(random_models):
 def _levels(model, x, quality, **options):
     """Levels that the stream of an image holds of each position."""
     index = torch.tensor([quality - 1.0])
-    (latent,) = model.analyze(model.pad(x), index, **model.encoder_options(x, **options))
+    (latent,) = model.analyze(model.pad(x), index, **model.analysis_options(x, MRIDCEncoderOptions(**options)))
     return levels_of(latent.densities)
 
 

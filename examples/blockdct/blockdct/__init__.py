@@ -1,0 +1,1 @@
+"""An example of a codec in a package of its own."""
