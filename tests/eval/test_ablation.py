@@ -54,6 +54,9 @@ def test_region_of_interest_suits_every_picture(folder, monkeypatch):
 
 
 def test_unknown_models_and_qualities_are_told(folder, capsys):
-    for arguments, message in ((["jpeg"], "no parts to switch off"), (["cgdm", "--qualities", "9"], "no quality 9")):
+    for arguments, message in (
+        (["jpeg"], "no parts to switch off"),
+        (["cgdm", "--qualities", "9"], "qualities 1 to 5, not 9"),
+    ):
         assert main([*arguments, "--dataset", str(folder / "images"), "--output", str(folder / "out")]) == 2
         assert message in capsys.readouterr().err

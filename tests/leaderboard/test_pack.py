@@ -20,16 +20,6 @@ def _pack(pictures, card, output, **more):
     pack(**({"name": "jpeg", "dataset": str(pictures), "metrics": ["psnr"]} | more), card=card, output=output)
 
 
-def test_a_name_that_cannot_stand_in_a_submission(pictures, card, tmp_path):
-    real = tmp_path / "c\nd"
-    real.mkdir()
-    (real / "x.png").symlink_to(pictures / "a.png")
-    with pytest.raises(SubmissionError) as refused:
-        _pack(real, card, tmp_path / "jpeg.cgensub")
-    assert str(refused.value).startswith(f"{tmp_path / 'jpeg.cgensub'} is refused: ")
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
 def test_qualities_that_are_fractions(pictures, card, tmp_path, monkeypatch):
     class Real:
         name, qualities = "real", (0.25, 0.5)

@@ -37,7 +37,7 @@ def test_installed_example_runs(installed):
         assert (image - decoded).max() < 2 ** (8 - quality)
 
 
-def test_readme_shows_its_entry_point():
+def test_the_documentation_shows_its_entry_point():
     entry_point = '[project.entry-points."compressai_gen.codecs"]\nposterize = "posterize_codec:Posterize"\n'
     assert entry_point in (EXAMPLE / "pyproject.toml").read_text(encoding="utf-8")
-    assert entry_point in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert entry_point in (ROOT / "docs/writing-a-codec.md").read_text(encoding="utf-8")
