@@ -199,6 +199,7 @@ class CodecConformance:
         x = photograph(96, 128)
         with torch.no_grad():
             out = model(x)
+        assert set(out) == {"x_hat", "likelihoods", "terms"}
         assert out["x_hat"].shape == x.shape
         assert all(((p > 0) & (p <= 1)).all() for p in out["likelihoods"].values())
         assert -out["likelihoods"]["header"].log2().sum() == 32

@@ -7,7 +7,7 @@ import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypedDict, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from compressai_gen.roles import fingerprint, split
 from compressai_gen.specs import CodecSpec
 from compressai_gen.weights import unwrapped
 
-__all__ = ["GenerativeCodec", "NoQuantiles", "plain_mode"]
+__all__ = ["Estimate", "GenerativeCodec", "NoQuantiles", "plain_mode"]
 
 _OVERSHOOT = 0.5
 # By so much may samples leave [0, 1], as resampling makes them.
@@ -55,6 +55,20 @@ def plain_mode(method: Callable[..., T]) -> Callable[..., T]:
             return method(*args, **kwargs)
 
     return plain
+
+
+class Estimate(TypedDict):
+    """What a codec's ``forward`` returns, in training mode as in evaluation.
+
+    Attributes:
+        x_hat: pictures (N, 3, H, W).
+        likelihoods: of each kind of symbol by name, (N, …); one where nothing is coded.
+        terms: what training may weigh or log beside rate and distortion; empty in evaluation.
+    """
+
+    x_hat: Tensor
+    likelihoods: dict[str, Tensor]
+    terms: dict[str, Tensor]
 
 
 class GenerativeCodec(CompressionModel, SharedModel):

@@ -26,15 +26,11 @@ from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
 from compressai_gen.metrics import METRICS
-from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.models.base import Estimate, GenerativeCodec
 from compressai_gen.models.cgdm_spec import SPEC, CGDMDecoderOptions
 from compressai_gen.models.online import OnlineSearch, RateDistortion
 
 __all__ = ["CGDM"]
-
-DISTORTION_WEIGHTS = (0.255, 0.577, 1.297, 3.226, 8.484)
-MSE_WEIGHT = 40.0
-"""Lambda of each quality, which the shipped weights' training was steered to, and what it weighted beside LPIPS."""
 
 _SYNTAX_WINDOW, _SYNTAX_HALO = 16, 2
 # Regions per side whose syntax is analyzed at once, and those around them that the base decoder is run on too. It
@@ -92,6 +88,14 @@ class CGDM(GenerativeCodec):
             "scheduler": DDIM,
         },
         "syntax": {"class": SyntaxCodec.__name__},
+        # What online optimization lowers: bits per pixel and, times the lambda of a quality, these distortions. Lambdas
+        # are those that training was steered to.
+        "search": {
+            "lambdas": [0.255, 0.577, 1.297, 3.226, 8.484],
+            "mse_weight": 40.0,
+            "lpips_weight": 0.5,
+            "dists_weight": 0.5,
+        },
     }
     coding = ("latent_codec", "-latent_codec.h_a", "syntax.entropy_bottleneck")
 
@@ -110,7 +114,7 @@ class CGDM(GenerativeCodec):
             space = self.restorer.space
             self.syntax = build(parts["syntax"], sample_channels=space.channels, factor=space.factor, n_qualities=n)
 
-    def forward(self, x: Tensor, quality: Tensor | float | None = None) -> dict[str, Any]:
+    def forward(self, x: Tensor, quality: Tensor | float | None = None) -> Estimate:
         """Estimates what :meth:`compress` and :meth:`decompress` do.
 
         Args:
@@ -119,8 +123,8 @@ class CGDM(GenerativeCodec):
 
         Returns:
             ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``y``, ``z``, ``syntax`` and ``header``. In training mode the
-            end-to-end codec alone is estimated: ``x_hat`` is ``x_base``, there is no ``syntax``, and
-            ``rounded_likelihoods`` come with it.
+            end-to-end codec alone is estimated: ``x_hat`` is ``x_base``, there is no ``syntax``, and a term
+            ``rounded_bits`` (N,) says what the rounded latents would cost, without the header.
         """
         index = self.quality_indexes(quality, len(x))
         padded = self.pad(x)
@@ -128,8 +132,11 @@ class CGDM(GenerativeCodec):
             y = self.g_a(padded, index)
         out = self.latent_codec(y, index)
         y_hat, likelihoods = out.pop("y_hat"), out.pop("likelihoods") | {"header": self.header_likelihoods(x)}
+        terms = {}
         if self.training:
             x_hat = self.g_s(y_hat, index)
+            bits = [-p.log2().flatten(1).sum(1) for p in out["rounded_likelihoods"].values()]
+            terms["rounded_bits"] = torch.stack(bits).sum(0)
         else:
             syntax = None
             if self.syntax is not None:
@@ -137,7 +144,7 @@ class CGDM(GenerativeCodec):
             decoded = [_Decoded(y_hat[i : i + 1], None if syntax is None else syntax[i : i + 1]) for i in range(len(x))]
             with self.picture_precision():
                 x_hat = self.synthesize(decoded, index, [0] * len(x), CGDMDecoderOptions())
-        return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": likelihoods} | out
+        return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": likelihoods, "terms": terms}
 
     def conditions(self, x: Tensor, index: Tensor) -> tuple[Conditions, dict[str, Tensor]]:
         """See :class:`GenerativeCodec`."""
@@ -240,8 +247,10 @@ class CGDM(GenerativeCodec):
         return [s / n_pixels for s in sums]
 
     def _rate_distortion(self, x: Tensor, index: Tensor) -> RateDistortion:
-        logs = torch.tensor(DISTORTION_WEIGHTS, dtype=torch.float64, device=index.device).log()
-        return RateDistortion(x, float(between_qualities(logs, index.reshape(1)).exp()), MSE_WEIGHT)
+        search = self.config["search"]
+        logs = torch.tensor(search["lambdas"], dtype=torch.float64, device=index.device).log()
+        weights = (search[f"{name}_weight"] for name in ("mse", "lpips", "dists"))
+        return RateDistortion(x, float(between_qualities(logs, index.reshape(1)).exp()), *weights)
 
     def decode_latent(self, payload: bytes, shape: tuple[int, int], index: Tensor) -> _Decoded:
         """See :class:`GenerativeCodec`."""

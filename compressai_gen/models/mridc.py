@@ -43,7 +43,7 @@ from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
-from compressai_gen.models.base import GenerativeCodec, NoQuantiles, plain_mode
+from compressai_gen.models.base import Estimate, GenerativeCodec, NoQuantiles, plain_mode
 from compressai_gen.models.mridc_spec import SPEC, MRIDCDecoderOptions, MRIDCEncoderOptions
 
 __all__ = ["MRIDC"]
@@ -133,7 +133,7 @@ class MRIDC(GenerativeCodec):
         context |= {"latent_channels": channels + levels, "feature_widths": self.g_s.feature_widths}
         self.restorer = Restorer.from_config(parts["restorer"], **context)
 
-    def forward(self, x: Tensor, quality: Tensor | float | None = None) -> dict[str, Any]:
+    def forward(self, x: Tensor, quality: Tensor | float | None = None) -> Estimate:
         """Estimates what :meth:`compress` and :meth:`decompress` do.
 
         Args:
@@ -142,9 +142,9 @@ class MRIDC(GenerativeCodec):
 
         Returns:
             ``x_hat`` (N, 3, H, W) and ``likelihoods`` of ``mask``, ``tokens`` and ``header``. In training mode
-            ``x_hat`` is ``x_base``, and there is ``commitment`` (N,), the mean squared distance of vectors to codes,
-            and ``completion``, the likelihoods of the tokens that unsent positions would have had; those of tokens are
-            of one pass of the coding order, drawn at random.
+            ``x_hat`` is ``x_base``, and the terms are ``commitment`` (N,), the mean squared distance of vectors to
+            codes, and ``completion``, the likelihoods of the tokens that unsent positions would have had; those of
+            tokens are of one pass of the coding order, drawn at random.
         """
         index = self.quality_indexes(quality, len(x))
         padded = self.pad(x)
@@ -174,7 +174,7 @@ class MRIDC(GenerativeCodec):
             for k, v in likelihoods.items()
         }
         padded_rows["header"] = self.header_likelihoods(x)
-        return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": padded_rows}
+        return {"x_hat": x_hat[..., : x.shape[2], : x.shape[3]], "likelihoods": padded_rows, "terms": {}}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
         """Does nothing: the token coder's tables come from the predictors, image by image."""
@@ -338,9 +338,7 @@ class MRIDC(GenerativeCodec):
 
     # -- training -----------------------------------------------------------------------------------------------------
 
-    def _training_forward(
-        self, x: Tensor, y: Tensor, densities: Tensor, levels: Tensor, index: Tensor
-    ) -> dict[str, Any]:
+    def _training_forward(self, x: Tensor, y: Tensor, densities: Tensor, levels: Tensor, index: Tensor) -> Estimate:
         y_hat, tokens, commitment = self.quantizer(y, levels)
         latent, logits = self._guess(y_hat, levels)
         base = self.base_decoder
@@ -357,8 +355,7 @@ class MRIDC(GenerativeCodec):
         return {
             "x_hat": x_base[..., : x.shape[2], : x.shape[3]],
             "likelihoods": likelihoods,
-            "completion": completion,
-            "commitment": commitment,
+            "terms": {"completion": completion, "commitment": commitment},
         }
 
     @torch.no_grad()

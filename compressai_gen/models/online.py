@@ -28,15 +28,17 @@ class RateDistortion:
     Args:
         x: the image (1, 3, H, W) in [0, 1].
         distortion_weight: lambda.
-        mse_weight: of the squared error beside the mean of LPIPS (AlexNet) and DISTS.
+        mse_weight, lpips_weight, dists_weight: of squared error, LPIPS (AlexNet) and DISTS in it.
 
     Raises:
         MetricError: the weights of AlexNet or VGG-16 are not here and cannot be downloaded.
     """
 
-    def __init__(self, x: Tensor, distortion_weight: float, mse_weight: float):
+    def __init__(
+        self, x: Tensor, distortion_weight: float, mse_weight: float, lpips_weight: float, dists_weight: float
+    ):
         self.x = x
-        self.weights = distortion_weight, mse_weight
+        self.distortion_weight, self.weights = distortion_weight, (mse_weight, lpips_weight, dists_weight)
         self.lpips, self.dists = _networks(x.device)
         with torch.no_grad():
             self.lpips_features = self.lpips.net(self.lpips.scaling_layer(2 * x - 1))
@@ -48,8 +50,9 @@ class RateDistortion:
         mse = (x_hat - self.x).square().mean()
         perceptual = self.lpips(self.lpips_features, 2 * x_hat - 1).mean()
         with bfloat16_autocast(x_hat.device):
-            perceptual = (perceptual + self.dists(x_hat, self.dists_features)) / 2
-        return bits / self.x[0, 0].numel() + self.weights[0] * (self.weights[1] * mse + perceptual)
+            texture = self.dists(x_hat, self.dists_features)
+        parts = zip(self.weights, (mse, perceptual, texture), strict=True)
+        return bits / self.x[0, 0].numel() + self.distortion_weight * sum(weight * part for weight, part in parts)
 
 
 @cache

@@ -107,7 +107,7 @@ class RateObjective(Objective):
         index = _every_index(x, len(self.target), self.between)
         out = model(x, index + 1)
         bpp = _bits(out["likelihoods"]) / math.prod(x.shape[2:])
-        true_bpp = _bits(out.get("rounded_likelihoods", out["likelihoods"])).detach() / math.prod(x.shape[2:])
+        true_bpp = out["terms"].get("rounded_bits", _bits(out["likelihoods"])).detach() / math.prod(x.shape[2:])
         distortion, logs = self.distortion(out["x_hat"], x)
         shares = _shares(index, len(self.target))
         weight = (shares @ self.log_lambda).exp()
@@ -178,12 +178,15 @@ class TokenObjective(Objective):
         out = model(x, _every_index(x, codec.n_qualities, self.between) + 1)
         distortion, logs = self.distortion(out["x_hat"], x)
         bits = {name: _mean_bits(out["likelihoods"][name]) for name in ("tokens", "mask")}
-        completion = _mean_bits(out["completion"])
-        loss = (distortion + self.commitment_weight * out["commitment"]).mean()
+        completion = _mean_bits(out["terms"]["completion"])
+        loss = (distortion + self.commitment_weight * out["terms"]["commitment"]).mean()
         loss = loss + self.rate_weight * sum(bits.values()) + self.completion_weight * completion
         logs |= {f"bits_per_{name}": value.detach() for name, value in bits.items()}
         logs |= {f"codebook_usage{i + 1}": v for i, v in enumerate(codec.quantizer.usage())}
-        return loss, logs | {"completion": completion.detach(), "commitment": out["commitment"].detach().mean()}
+        return loss, logs | {
+            "completion": completion.detach(),
+            "commitment": out["terms"]["commitment"].detach().mean(),
+        }
 
 
 class DenoisingStep(nn.Module):

@@ -11,11 +11,14 @@ from compressai_gen.errors import CodecError
 from compressai_gen.metrics import ReferenceMetrics
 from compressai_gen.models import cgdm, online
 
+SQUARED_ERROR = {"mse_weight": 400.0}
+
 
 @pytest.fixture(scope="module")
 def model(random_models):
     """An untrained denoiser adds next to nothing: this one's guidance, syntax and noise show in the picture."""
     model = copy.deepcopy(random_models["cgdm"])
+    model.config["search"] |= SQUARED_ERROR
     torch.manual_seed(1)
     with torch.no_grad():
         branch = model.restorer.guidance
@@ -97,10 +100,9 @@ class TestOnlineOptimization:
     def _squared_error_alone(self, monkeypatch):
         """The metrics' networks are not here wherever tests run; the search does not care what it lowers."""
         monkeypatch.setattr(online, "_networks", lambda device: (_NoLpips(), _NoDists()))
-        monkeypatch.setattr(cgdm, "MSE_WEIGHT", 400.0)
 
     def test_lowers_the_objective_of_the_real_stream(self, photograph):
-        model, x, quality = zoo.cgdm(3), photograph(64, 128), torch.tensor(2)
+        model, x, quality = zoo.cgdm(3, search=SQUARED_ERROR), photograph(64, 128), torch.tensor(2)
         plain, tuned = (model.compress(x, 3, online_steps=n)["strings"][0][0] for n in (0, 12))
         of_plain, of_tuned = model.objective(x, quality, [plain, tuned])
         assert of_tuned < of_plain
@@ -132,7 +134,7 @@ class TestOnlineOptimization:
         assert len(calls) < 10
 
     def test_searches_a_large_picture_in_windows(self, photograph, monkeypatch):
-        model, x, quality = zoo.cgdm(3), photograph(128, 192), torch.tensor(2)
+        model, x, quality = zoo.cgdm(3, search=SQUARED_ERROR), photograph(128, 192), torch.tensor(2)
         plain = model.compress(x, 3)["strings"][0][0]
         seen = []
         search = model._search

@@ -137,7 +137,11 @@ def test_training_reaches_every_weight(random_models, photograph, name):
         torch.manual_seed(seed)
         out = model(x, torch.arange(1, 6))
         rate = sum(-p.log2().sum() for key, p in out["likelihoods"].items())
-        loss = (out["x_hat"] - x).square().mean() + rate / x.numel() + out.get("commitment", torch.zeros(())).mean()
+        loss = (
+            (out["x_hat"] - x).square().mean()
+            + rate / x.numel()
+            + out["terms"].get("commitment", torch.zeros(())).mean()
+        )
         loss.backward()
     silent = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     silent = {n for n in silent if n.split(".")[0] not in GENERATIVE}

@@ -60,8 +60,8 @@ def test_the_first_step_of_training_runs_and_reaches_all(model, x):
         with torch.enable_grad():
             out = model(x[..., :128, :128], torch.tensor([2.5]))
             bits = sum(-p.log2().sum() for p in out["likelihoods"].values())
-            loss = out["x_hat"].square().mean() + bits / 1e4 + out.get("commitment", torch.zeros(1)).sum()
-            loss = loss - out["completion"].log().mean() if "completion" in out else loss
+            loss = out["x_hat"].square().mean() + bits / 1e4 + out["terms"].get("commitment", torch.zeros(1)).sum()
+            loss = loss - out["terms"]["completion"].log().mean() if "completion" in out["terms"] else loss
             loss.backward()
         used = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
         assert {"g_a", "g_s"} < used

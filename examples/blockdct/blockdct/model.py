@@ -75,7 +75,8 @@ class BlockDCT(GenerativeCodec):
             likelihoods.append(prior(y_i, training=self.training)[1])
             rounded.append(y_i + (prior.nearest(y_i) - y_i).detach())
         x_hat = self._pictures(torch.cat(rounded), index)[..., : x.shape[2], : x.shape[3]]
-        return {"x_hat": x_hat, "likelihoods": {"y": torch.cat(likelihoods), "header": self.header_likelihoods(x)}}
+        likelihoods = {"y": torch.cat(likelihoods), "header": self.header_likelihoods(x)}
+        return {"x_hat": x_hat, "likelihoods": likelihoods, "terms": {}}
 
     def update(self, scale_table: Any = None, force: bool = False, **_: Any) -> bool:
         """Builds the tables of the coder."""
