@@ -150,8 +150,8 @@ def _history(recipe: str, run: dict[str, Any]) -> str:
 
 
 _README_BPP, _README_ROWS = 0.1, 8
-_README_METRICS = ("psnr", "ms_ssim", "lpips", "dists", "ssimulacra2", "fid")
-_README_RATES = ("lpips", "dists")
+_README_METRICS = ("psnr", "ms_ssim", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid", "fid")
+_README_RATES = ("lpips", "dists", "lpips_vgg")
 
 
 def readme_section(results: Path) -> str:
@@ -165,7 +165,11 @@ def readme_section(results: Path) -> str:
     distance = (measured["bpp"] - _README_BPP).abs()
     nearest = measured.loc[distance.groupby(measured["codec"], sort=False).idxmin()].head(_README_ROWS)
     metrics = [name for name in _README_METRICS if name in nearest and nearest[name].notna().any()]
-    table = nearest[["codec", "quality", "bpp", *metrics]].round(4).round({"psnr": 2, "ssimulacra2": 1, "fid": 1})
+    table = (
+        nearest[["codec", "quality", "bpp", *metrics]]
+        .round(4)
+        .round({"psnr": 2, "ssimulacra2": 1, "grid": 1, "fid": 1})
+    )
     rates = pd.read_csv(results / "bd_rate.csv")
     for metric in _README_RATES:
         of_metric = rates[rates["metric"] == metric].set_index("codec")
