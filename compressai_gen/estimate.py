@@ -78,8 +78,8 @@ def estimate(
         rows.append(_row("g_s", codec.g_s, lambda: codec.g_s(y, quality, *side), n_pixels))
         if config.get("restorer"):
             restorer = build_on_meta(cls, config).restorer
-            inputs = [f.to("meta") for f in (x, torch.cat((y, *side), dim=1), quality, *features)]
-            rows += _restorer_rows(restorer, *inputs[:3], inputs[3:], n_pixels)
+            picture, latent, index = (f.to("meta") for f in (x, torch.cat((y, *side), dim=1), quality))
+            rows += _restorer_rows(restorer, picture, latent, index, [f.to("meta") for f in features], n_pixels)
     return rows
 
 

@@ -151,7 +151,7 @@ class CodecConformance:
         assert resolve(cls.defaults, model.config, cls.optional) == model.config
         assert list(cls(**model.config).state_dict()) == list(model.state_dict())
         with pytest.raises(CodecError, match="no_such_part"):
-            cls(no_such_part=1)
+            cls(**{"no_such_part": 1})
 
     def test_roles_divide_the_state(self, model: GenerativeCodec) -> None:
         """What decides symbols has a fingerprint that follows its values and nothing else."""

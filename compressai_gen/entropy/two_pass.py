@@ -159,7 +159,8 @@ class TwoPassHyperprior(Hyperprior):
                 channels = slice((parity + is_second) % 2, None, 2)
                 numbers = torch.arange(self.channels, device=hyper.device)[channels]
                 of_pass = partial(prior.at, coded=numbers, hyper=hyper, known=known)
-                yield Pass(*(parities == parity).nonzero(as_tuple=True), channels, of_pass)
+                rows, columns = (parities == parity).nonzero(as_tuple=True)
+                yield Pass(rows, columns, channels, of_pass)
 
 
 def _first_pass(like: Tensor) -> Tensor:

@@ -340,7 +340,7 @@ class Trainer:
         if not self.main:
             return
         shares = shares_of(seconds)
-        row = {"step": self.progress.step, "seconds": round(self.progress.seconds, 1)}
+        row: dict[str, Any] = {"step": self.progress.step, "seconds": round(self.progress.seconds, 1)}
         row |= {"megapixels": round(self.progress.pixels / 1e6, 2), "mpx_per_s": round(pixels_per_second / 1e6, 4)}
         row |= {k: round(v, 5) for k, v in self.means.read().items()}
         row |= {"lr": self.recipe.learning_rate_at(self.progress.step - 1)}
@@ -356,7 +356,11 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         progress = self.progress
         if self.main:
-            run = {"step": progress.step, "pixels": progress.pixels, "seconds": round(progress.seconds, 1)}
+            run: dict[str, Any] = {
+                "step": progress.step,
+                "pixels": progress.pixels,
+                "seconds": round(progress.seconds, 1),
+            }
             run |= {"hardware": self.describe_hardware(), "images": len(self.data)}
             run["data"] = self.recipe.data["description"]
             if self.init is not None:
