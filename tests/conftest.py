@@ -6,6 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.error import URLError
 
+# Workers share the processors. OpenMP reads this when PyTorch loads it, as do the programs that tests start.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -95,10 +95,10 @@ def _one_process(rank, root, name, port, queue):
 
 @pytest.mark.parametrize("name", ["folder", "shard"])
 def test_two_processes_with_two_workers_see_every_picture_once(sources, name):
-    # Forked, as launchers' processes do with their workers: importing PyTorch six times takes a minute.
-    queue = multiprocessing.get_context("fork").SimpleQueue()
+    # Forked from a server that has not computed yet: children of a process whose OpenMP has threads may hang.
+    queue = multiprocessing.get_context("forkserver").SimpleQueue()
     args = sources, name, 29500 + os.getpid() % 2000, queue
-    multiprocessing.start_processes(_one_process, args, nprocs=2, start_method="fork")
+    multiprocessing.start_processes(_one_process, args, nprocs=2, start_method="forkserver")
     seen = queue.get() + queue.get()
     assert sorted(seen) == list(range(N))
 

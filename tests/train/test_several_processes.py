@@ -143,7 +143,9 @@ def _process(rank, root, output, port, kill, world_size):
 def _train(root, output, kill=False, world_size=2):
     output.mkdir(exist_ok=True)
     args = root, output, 29500 + os.getpid() % 2000 + len(list(root.iterdir())), kill, world_size
-    multiprocessing.start_processes(_process, args, nprocs=world_size, start_method="fork")
+    # Forked from a server that has not computed yet: children of a process whose OpenMP has threads hang in their first
+    # parallel region.
+    multiprocessing.start_processes(_process, args, nprocs=world_size, start_method="forkserver")
 
 
 def _losses(output):
