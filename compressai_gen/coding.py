@@ -20,11 +20,11 @@ from compressai_gen.cgen import FINGERPRINT_BYTES, CgenFile, check_size, describ
 from compressai_gen.data.images import array_tensor, read_image, rgb_tensor, to_pil
 from compressai_gen.entropy.container import HEADER_BYTES
 from compressai_gen.errors import BitstreamError, CodecError, ImageError, ZooError
+from compressai_gen.manifest import find_fingerprint, find_weights
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.models.capabilities import TakesRegions
 from compressai_gen.qualities import STEPS_PER_QUALITY
 from compressai_gen.specs import find_spec, own_specs, specs
-from compressai_gen.zoo.manifest import find_fingerprint, find_weights
 
 __all__ = ["DEFAULT_QUALITY", "MAX_PIXELS", "decode", "describe", "encode", "load_picture"]
 

@@ -34,10 +34,10 @@ from compressai_gen.configuration import resolve
 from compressai_gen.data import load_dataset
 from compressai_gen.entropy.container import pack, unpack
 from compressai_gen.errors import BitstreamError, CodecError, CompressaiGenError, ImageError
+from compressai_gen.manifest import tags
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.roles import ROLES, fingerprint, split
 from compressai_gen.specs import CodecSpec, load_object, specs
-from compressai_gen.zoo.manifest import tags
 
 __all__ = ["CodecConformance", "decoded_symbols"]
 

@@ -26,6 +26,20 @@ def test_the_package_loads_little_and_compressai_learns_of_the_models_all_the_sa
     assert "Warning" not in done.stderr
 
 
+CODING = """
+import sys
+import compressai_gen.models, compressai_gen.zoo
+from compressai_gen import decode, encode
+loaded = {"lpips", "DISTS_pytorch", "matplotlib", "bjontegaard", "compressai_gen.metrics"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_encoding_and_decoding_load_nothing_of_the_evaluation():
+    done = subprocess.run([sys.executable, "-c", CODING], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 QUICK = """
 import sys
 from compressai_gen.cli import main

@@ -21,7 +21,7 @@ from compressai_gen.entropy.rans import guarded
 from compressai_gen.errors import BitstreamError, CodecError
 from compressai_gen.files import printable
 from compressai_gen.weights import download_state, first_line, read_state
-from compressai_gen.zoo.manifest import output_version
+from compressai_gen.zoo.files import output_version
 
 __all__ = ["PUBLISHED_MODELS", "checkpoint_codec", "published_codec"]
 

@@ -18,18 +18,19 @@ ONLINE_METRICS = frozenset({"psnr", "lpips", "dists"})
 
 
 class LearnedCodec:
-    """A family of models with CompressAI's ``compress`` and ``decompress``, one per quality.
+    """A family of models with CompressAI's ``compress`` and ``decompress``: one per quality, or one for all.
 
     Args:
         name: of the codec.
         qualities: in the order of increasing rate.
-        load: returns the model of a quality, with updated entropy coder; called once per quality.
+        load: returns the model of a quality, with updated entropy coder; called once per quality, or, of a model of
+            variable rate, once with the first.
         device: where the models run.
         version: changes with weights and code; see :class:`~compressai_gen.codecs.base.Codec`.
         options: keyword arguments of the models' ``compress`` and of their ``decompress``; one of ``compress`` that can
             be called is called with (H, W).
         trained_metrics: see :class:`~compressai_gen.codecs.base.Codec`.
-        variable_rate: whether numbers between the qualities are qualities, too.
+        variable_rate: whether one model serves all qualities, as ``compress(x, quality=…)``, and numbers between them.
 
     Attributes:
         coding: fingerprint of the part of the weights that decides symbols, where there is one.
@@ -59,6 +60,8 @@ class LearnedCodec:
 
     def model(self, quality: int) -> nn.Module:
         """Return the model of a quality, loaded at its first use."""
+        if self.variable_rate:
+            quality = self.qualities[0]
         if quality not in self._models:
             self._models[quality] = self._load(quality).to(self._device).eval()
         return self._models[quality]
@@ -80,6 +83,8 @@ class LearnedCodec:
         """Compress a uint8 image of shape (3, H, W); the model sees it in [0, 1] as a batch of one, unpadded."""
         x = image.to(self._device).float().unsqueeze(0) / 255
         options = {k: v(*x.shape[2:]) if callable(v) else v for k, v in self._compress_options.items()}
+        if self.variable_rate:
+            options = {"quality": quality, **options}
         out = self.model(quality).compress(x, **options)
         return Encoded([batch[0] for batch in out["strings"]], out["shape"])
 

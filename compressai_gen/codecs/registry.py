@@ -68,7 +68,8 @@ def find_codec(name: str, device: str | torch.device = "cpu") -> Codec:
 def _zoo_codec(spec: CodecSpec, name: str, device: str | torch.device) -> LearnedCodec:
     # Imported here, because only these names need the models.
     from compressai_gen import zoo
-    from compressai_gen.zoo.manifest import entry_of, output_version
+    from compressai_gen.manifest import entry_of
+    from compressai_gen.zoo.files import output_version
 
     weights = name if "." in name else None
     entry = entry_of(spec.name, weights)
@@ -95,7 +96,7 @@ def find_decoder(reference: Mapping[str, str], device: str | torch.device = "cpu
     coding = getattr(codec, "coding", None)
     if coding is None or "weights" not in reference or reference["weights"] == coding:
         return codec
-    from compressai_gen.zoo.manifest import find_fingerprint
+    from compressai_gen.manifest import find_fingerprint
 
     plain, colon, settings = reference["name"].partition(":")
     try:

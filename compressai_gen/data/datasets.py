@@ -87,6 +87,18 @@ class ImageDataset:
         paths, names = (tuple(values[index] for index in indices) for values in (self.paths, self.image_names))
         return replace(self, paths=paths, image_names=names)
 
+    def called(self, names: Iterable[str]) -> ImageDataset:
+        """Return the pictures of these names, in their order.
+
+        Raises:
+            DatasetError: it has none of such a name.
+        """
+        names = list(names)
+        unknown = [name for name in names if name not in self.image_names]
+        if unknown:
+            raise DatasetError(f"{self.name} has no image {', '.join(unknown)}; it has {', '.join(self.image_names)}")
+        return self.part(self.image_names.index(name) for name in names)
+
     @property
     def is_whole(self) -> bool:
         """Whether no picture was left out, so that published figures of the set are comparable."""

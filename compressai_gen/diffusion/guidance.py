@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compressai_gen.configuration import register_part
 from compressai_gen.layers.transforms import ResidualBlock
 
-__all__ = ["ConsistencyBranch", "Guidance", "SyntaxFusion", "guidance_channels"]
+__all__ = ["ConsistencyBranch", "Guidance", "SyntaxFusion", "UNetBranch", "guidance_channels"]
 
 
 class Guidance(NamedTuple):
@@ -73,8 +73,37 @@ class SyntaxFusion(nn.Module):
         return fused
 
 
+class UNetBranch(nn.Module):
+    """What branches for U-Nets share: a ControlNet's outputs of features at each of the U-Net's resolutions.
+
+    Attributes:
+        fusion: joins the syntax; None for a codec without one.
+        outputs: a convolution for each tensor that guidance adds to a skip connection.
+        resolutions: of the features that each of them takes.
+        mid: the convolution for the U-Net's middle.
+    """
+
+    fusion: SyntaxFusion | None
+    outputs: nn.ModuleList
+    resolutions: list[int]
+    mid: nn.Module
+
+    def guidance_of(
+        self,
+        hidden: Sequence[Tensor],
+        syntax: Tensor | None,
+        strength: Tensor | float,
+        syntax_strength: Tensor | float,
+    ) -> Guidance:
+        """Returns the guidance of features, the finest first; other arguments as :class:`ConsistencyBranch` takes."""
+        if syntax is not None and self.fusion is not None:
+            hidden = self.fusion(hidden, syntax, syntax_strength)
+        down = tuple(conv(hidden[i]) * strength for conv, i in zip(self.outputs, self.resolutions, strict=True))
+        return Guidance(down, self.mid(hidden[-1]) * strength)
+
+
 @register_part
-class ConsistencyBranch(nn.Module):
+class ConsistencyBranch(UNetBranch):
     """The consistency-guided branch: from ``y_hat`` and the base decoder's features to a ControlNet's outputs.
 
     Args:
@@ -132,7 +161,4 @@ class ConsistencyBranch(nn.Module):
             if hidden:
                 h = h + F.interpolate(self.up[i](hidden[0]), scale_factor=2, mode="nearest")
             hidden.insert(0, self.blocks[i](h, index))
-        if syntax is not None and self.fusion is not None:
-            hidden = self.fusion(hidden, syntax, syntax_strength)
-        down = tuple(conv(hidden[i]) * strength for conv, i in zip(self.outputs, self.resolutions, strict=True))
-        return Guidance(down, self.mid(hidden[-1]) * strength)
+        return self.guidance_of(hidden, syntax, strength, syntax_strength)

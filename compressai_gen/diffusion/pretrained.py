@@ -19,12 +19,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressai_gen.configuration import register_part
-from compressai_gen.diffusion.guidance import Guidance, SyntaxFusion, guidance_channels
+from compressai_gen.diffusion.guidance import Guidance, SyntaxFusion, UNetBranch, guidance_channels
 from compressai_gen.diffusion.spaces import Space
 from compressai_gen.errors import CodecError
 from compressai_gen.extras import extra
 from compressai_gen.layers.quality import between_qualities
-from compressai_gen.layers.transforms import BLOCK, ResidualBlock
+from compressai_gen.layers.transforms import BLOCK, ResidualBlock, zero_conv
 
 __all__ = ["DTYPES", "LORA_TARGETS", "AutoencoderSpace", "ControlBranch", "LatentUNet", "load_pretrained"]
 
@@ -397,7 +397,7 @@ def _widened(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
 
 
 @register_part
-class ControlBranch(nn.Module):
+class ControlBranch(UNetBranch):
     """The consistency-guided branch for a pretrained U-Net: from the base decoder to a ControlNet's outputs.
 
     Features of any resolution and the latent meet at the U-Net's finest one; the branch goes down from there beside it,
@@ -436,8 +436,8 @@ class ControlBranch(nn.Module):
         )
         self.blocks = nn.ModuleList(ResidualBlock(width, n_qualities) for width in widths)
         self.fusion = SyntaxFusion(syntax_channels, widths) if syntax_channels else None
-        self.outputs = nn.ModuleList(_zeros(widths[i], n) for i, n in denoiser.guided)
-        self.mid = _zeros(widths[-1], denoiser.widths[-1])
+        self.outputs = nn.ModuleList(zero_conv(widths[i], n, 1) for i, n in denoiser.guided)
+        self.mid = zero_conv(widths[-1], denoiser.widths[-1], 1)
         self.resolutions = [i for i, _ in denoiser.guided]
 
     def forward(
@@ -455,17 +455,7 @@ class ControlBranch(nn.Module):
         hidden = [self.blocks[0](h, index)]
         for down, block in zip(self.down, self.blocks[1:], strict=True):
             hidden.append(block(down(hidden[-1]), index))
-        if syntax is not None and self.fusion is not None:
-            hidden = self.fusion(hidden, syntax, syntax_strength)
-        down = tuple(conv(hidden[i]) * strength for conv, i in zip(self.outputs, self.resolutions, strict=True))
-        return Guidance(down, self.mid(hidden[-1]) * strength)
-
-
-def _zeros(in_channels: int, out_channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, 1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
-    return conv
+        return self.guidance_of(hidden, syntax, strength, syntax_strength)
 
 
 def _resized(field: Tensor, size: Sequence[int]) -> Tensor:

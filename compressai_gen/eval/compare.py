@@ -10,7 +10,6 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from compressai_gen._matplotlib import backend_set_aside
 from compressai_gen.codecs import Codec, Encoded, LearnedCodec, check_qualities, find_codec
 from compressai_gen.data import ImageDataset, load_dataset
 from compressai_gen.data.images import OUTPUT_MARK
-from compressai_gen.errors import CodecError, CompressaiGenError, DatasetError, ImageError
+from compressai_gen.errors import CodecError, CompressaiGenError, ImageError
 from compressai_gen.eval.plots import house_style
 from compressai_gen.files import replacing
 from compressai_gen.metrics import METRICS, ReferenceMetrics
@@ -218,15 +217,11 @@ def _run(args: argparse.Namespace) -> None:
     columns = [parse_column(text, device) for text in args.codecs]
     dataset = load_dataset(args.dataset, args.data_root)
     names = args.images or dataset.image_names[:3]
-    unknown = [name for name in names if name not in dataset.image_names]
-    if unknown:
-        raise DatasetError(f"{dataset.name} has no image {', '.join(unknown)}; it has {', '.join(dataset.image_names)}")
+    chosen = dataset.called(names)
     if args.crops and len(args.crops) != len(names):
         raise CompressaiGenError(f"--crops wants a corner for each image: {len(names)}, not {len(args.crops)}")
     if args.size < _STRIDE or not args.bpp > 0:
         raise CompressaiGenError(f"--size is at least {_STRIDE} and --bpp above 0, not {args.size} and {args.bpp}")
-    paths = dict(zip(dataset.image_names, dataset.paths, strict=True))
-    chosen = replace(dataset, image_names=tuple(names), paths=tuple(paths[name] for name in names))
     metrics = ReferenceMetrics(
         _METRICS, device, on_missing=lambda error: print(f"metric skipped: {error}", file=sys.stderr)
     )

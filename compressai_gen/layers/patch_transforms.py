@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compressai_gen.configuration import register_part
 from compressai_gen.layers.blocks import Block, ChannelRMSNorm, Renderer
-from compressai_gen.layers.transforms import BLOCK
+from compressai_gen.layers.transforms import BLOCK, zero_conv
 from compressai_gen.layers.windows import windowed
 
 __all__ = ["PatchAnalysis", "PatchSynthesis"]
@@ -43,7 +43,7 @@ class PatchAnalysis(nn.Module):
         self.embed = nn.Conv2d(3, width, BLOCK, stride=BLOCK)
         self.blocks = nn.ModuleList(Block(width, expansion, n_qualities) for _ in range(blocks))
         self.norm = ChannelRMSNorm(width)
-        self.head = _zero_pointwise(width, latent_channels)
+        self.head = zero_conv(width, latent_channels, 1)
         self.reach = blocks + 1
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class PatchSynthesis(nn.Module):
         self.stem_norm = ChannelRMSNorm(width)
         self.blocks = nn.ModuleList(Block(width, expansion, n_qualities) for _ in range(blocks))
         self.renderer = Renderer(width, renderer_width, renderer_blocks, n_qualities)
-        self.head = _zero_pointwise(renderer_width, 3 * 16)
+        self.head = zero_conv(renderer_width, 3 * 16, 1)
 
     def forward(self, y_hat: Tensor, index: Tensor, side: Tensor | None = None) -> Tensor:
         """Returns the image in float32; ``side`` is (N, side_channels, h, w)."""
@@ -116,10 +116,3 @@ class PatchSynthesis(nn.Module):
         with torch.autocast(y_hat.device.type, enabled=False):
             linear = self.linear(y_hat)
         return linear + F.pixel_shuffle(self.head(F.silu(features[0])), 4).to(linear.dtype)
-
-
-def _zero_pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, 1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
-    return conv

@@ -25,6 +25,7 @@ __all__ = [
     "SynthesisTransform",
     "init_linear_paths",
     "klt",
+    "zero_conv",
 ]
 
 BLOCK = 16
@@ -114,7 +115,7 @@ class AnalysisTransform(nn.Module):
                 stages.append(nn.Conv2d(widths[i - 1], width, 3, stride=2, padding=1))
             stages.extend(ResidualBlock(width, n_qualities) for _ in range(n))
         self.stages = stages
-        self.head = _zero_conv(widths[-1], latent_channels)
+        self.head = zero_conv(widths[-1], latent_channels, 3)
         # Pixels per side that one position of each stage stands for; a 3x3 convolution reaches one position.
         strides = [4 << i for i in range(len(widths))]
         reach = strides[0] + sum(strides[:-1]) + strides[-1]
@@ -167,7 +168,7 @@ class SynthesisTransform(nn.Module):
             if i:
                 stages.append(nn.Sequential(nn.Conv2d(widths[i], 4 * widths[i - 1], 1), nn.PixelShuffle(2)))
         self.stages = stages
-        self.head = _zero_conv(widths[0], 3 * 16)
+        self.head = zero_conv(widths[0], 3 * 16, 3)
 
     def forward(self, y_hat: Tensor, index: Tensor, side: Tensor | None = None) -> Tensor:
         """Returns the image in float32; ``side`` is (N, side_channels, h, w)."""
@@ -185,8 +186,9 @@ class SynthesisTransform(nn.Module):
         return linear + F.pixel_shuffle(self.head(F.leaky_relu(features[0], 0.1)), 4).to(linear.dtype)
 
 
-def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+def zero_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
+    """Returns a convolution of stride 1 that starts at zero: what it adds to is at first left as it is."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
     return conv

@@ -42,19 +42,20 @@ class _VggStem:
         self._layers = convolutions("VGG-16", "vgg16")[:_STEM].requires_grad_(False).to(device)
         self._mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, -1, 1, 1)
         self._std = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, -1, 1, 1)
-        self._last: weakref.ref[Tensor] | None = None
-        self._features: Tensor | None = None
+        # One attribute, as threads share it: a picture must never be given another's features.
+        self._kept: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the features (1, 64, H, W) of a uint8 picture (3, H, W)."""
-        if self._features is None or self._last is None or self._last() is not image:
-            self._features = self._layers((image.float()[None] / 255 - self._mean) / self._std)
-            self._last = weakref.ref(image, self._forget)
-        return self._features
+        kept = self._kept
+        if kept is None or kept[0]() is not image:
+            features = self._layers((image.float()[None] / 255 - self._mean) / self._std)
+            self._kept = kept = weakref.ref(image, self._forget), features
+        return kept[1]
 
     def _forget(self, reference: weakref.ref[Tensor]) -> None:
-        if reference is self._last:
-            self._features = None
+        if self._kept is not None and self._kept[0] is reference:
+            self._kept = None
 
 
 @cache

@@ -25,10 +25,9 @@ from compressai_gen.errors import CodecError
 from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
 from compressai_gen.layers.windows import windowed
-from compressai_gen.metrics import METRICS
 from compressai_gen.models.base import Estimate, GenerativeCodec
 from compressai_gen.models.cgdm_spec import SPEC, CGDMDecoderOptions
-from compressai_gen.models.online import OnlineSearch, RateDistortion
+from compressai_gen.models.online import OnlineSearch, RateDistortion, measurable_side
 
 __all__ = ["CGDM"]
 
@@ -41,8 +40,6 @@ _SEARCH_WINDOW, _SEARCH_HALO = 16, 1
 
 _SEARCH_SEED = 0
 # Of the noise in online optimization. The stream's own is that of its checksum, which nobody knows before it is made.
-
-_MEASURABLE = METRICS["lpips"].min_side
 
 
 class _Decoded(NamedTuple):
@@ -209,7 +206,7 @@ class CGDM(GenerativeCodec):
         """
         search, per_region = OnlineSearch(self.latent_codec, steps, progress), [REGION // BLOCK, REGION, REGION]
         counts = torch.zeros_like(x[:1, :1])
-        counts[..., : max(size[0], _MEASURABLE), : max(size[1], _MEASURABLE)] = 1
+        counts[..., : max(size[0], measurable_side()), : max(size[1], measurable_side())] = 1
         tuned = []
         for y, x_i, index_i in zip(latents.split(1), x.split(1), index.split(1), strict=True):
             of_window = partial(self._search, search, index_i)
@@ -307,7 +304,7 @@ class CGDM(GenerativeCodec):
 
 def _measured_parts(x: Tensor) -> Iterator[Tensor]:
     """Cuts a picture (1, 3, H, W) into equal parts that metrics are taken of, none too large or too small for them."""
-    height, width = x.shape[-2:]
-    x = F.pad(x, (0, max(0, _MEASURABLE - width), 0, max(0, _MEASURABLE - height)), mode="replicate")
+    (height, width), least = x.shape[-2:], measurable_side()
+    x = F.pad(x, (0, max(0, least - width), 0, max(0, least - height)), mode="replicate")
     rows, columns = (-(-n // (_SEARCH_WINDOW * REGION)) for n in x.shape[-2:])
     return (part for row in x.tensor_split(rows, 2) for part in row.tensor_split(columns, 3))

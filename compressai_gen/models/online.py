@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from tqdm import tqdm
 
 from compressai_gen.layers.precision import bfloat16_autocast
 from compressai_gen.layers.quality import between_qualities
-from compressai_gen.metrics import DistsLoss, LpipsMetric
 
-__all__ = ["OnlineSearch", "RateDistortion"]
+if TYPE_CHECKING:
+    from compressai_gen.metrics import DistsLoss
+
+__all__ = ["OnlineSearch", "RateDistortion", "measurable_side"]
 
 LEARNING_RATE = 0.01
 """Of Adam, in quantization steps."""
@@ -55,8 +58,17 @@ class RateDistortion:
         return bits / self.x[0, 0].numel() + self.distortion_weight * sum(weight * part for weight, part in parts)
 
 
+def measurable_side() -> int:
+    """Returns the smallest side in pixels of a picture that :class:`RateDistortion` can look at."""
+    from compressai_gen.metrics import METRICS  # which plain encoding does without
+
+    return METRICS["lpips"].min_side
+
+
 @cache
 def _networks(device: torch.device) -> tuple[nn.Module, DistsLoss]:
+    from compressai_gen.metrics import DistsLoss, LpipsMetric
+
     with torch.inference_mode(False):  # else no later search of this process could use them
         return LpipsMetric("alex", device).model.requires_grad_(False), DistsLoss(device)
 

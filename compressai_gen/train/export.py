@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from compressai_gen._version import __version__
 from compressai_gen.errors import RecipeError
 from compressai_gen.files import replacing, write_json
+from compressai_gen.manifest import folder_of, read_manifest, read_record
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.roles import ROLES, fingerprint, is_coding, split
 from compressai_gen.train.recipe import Recipe
-from compressai_gen.zoo.manifest import folder_of, read_manifest, read_record
 
 __all__ = [
     "coding_part",

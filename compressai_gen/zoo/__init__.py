@@ -16,10 +16,11 @@ from compressai.zoo.image import model_architectures
 
 from compressai_gen.configuration import resolve
 from compressai_gen.errors import ZooError
+from compressai_gen.manifest import entry_of, find_weights, tags
 from compressai_gen.models.base import GenerativeCodec
 from compressai_gen.qualities import check_quality
 from compressai_gen.specs import find_spec, own_specs, specs
-from compressai_gen.zoo.manifest import entry_of, find_weights, load_weights, tags
+from compressai_gen.zoo.files import load_weights
 
 __all__ = ["ARCHITECTURES", "MODELS", "QUALITIES", "cgdm", "load", "mridc"]
 

@@ -19,13 +19,13 @@ import pandas as pd
 from compressai_gen._version import __version__
 from compressai_gen.errors import ZooError
 from compressai_gen.files import markdown_table, read_table, replacing
+from compressai_gen.manifest import folder_of, read_manifest, read_record
 from compressai_gen.metrics import MIN_OVERLAP
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.training import publish as arguments
 from compressai_gen.programs import exit_status
 from compressai_gen.roles import ROLES
 from compressai_gen.specs import find_spec
-from compressai_gen.zoo.manifest import folder_of, read_manifest, read_record
 
 LICENSE = "BSD-3-Clause"
 

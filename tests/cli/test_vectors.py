@@ -17,7 +17,7 @@ from compressai_gen import zoo
 from compressai_gen.cgen import CgenFile
 from compressai_gen.data import load_dataset
 from compressai_gen.entropy.container import unpack
-from compressai_gen.zoo.manifest import find_fingerprint, tags
+from compressai_gen.manifest import find_fingerprint, tags
 
 FOLDER = Path(__file__).with_name("vectors")
 VECTORS = sorted(FOLDER.glob("*.cgen"))

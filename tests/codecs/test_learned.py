@@ -68,6 +68,27 @@ def test_each_quality_is_loaded_once():
     assert loaded == [1, 2]
 
 
+class VariableModel(FakeModel):
+    """Notes the quality that it is asked for."""
+
+    def compress(self, x, quality):
+        self.asked = quality
+        return super().compress(x)
+
+
+def test_a_model_of_variable_rate_is_loaded_once_for_all_qualities():
+    loaded = []
+    codec = LearnedCodec("fake", (1, 2), lambda q: loaded.append(q) or VariableModel(q), variable_rate=True)
+    image = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    for quality in (2, 1.5):
+        codec.encode(image, quality)
+        assert codec.model(quality).asked == quality
+    fixed = codec.variant("fixed", ({"quality": 1.25}, {}))
+    fixed.encode(image, 2)
+    assert fixed.model(2).asked == 1.25
+    assert loaded == [1]
+
+
 def test_decoding_needs_the_quality_only_with_several_networks(codec):
     image = torch.zeros(3, 1, 1, dtype=torch.uint8)
     with pytest.raises(CodecError, match="quality"):

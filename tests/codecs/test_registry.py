@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from compressai_gen import manifest
 from compressai_gen.codecs import (
     CLASSICAL_CODECS,
     LearnedCodec,
@@ -16,7 +17,6 @@ from compressai_gen.codecs import (
 from compressai_gen.entropy.container import quality_of
 from compressai_gen.errors import BitstreamError, CodecError, CompressaiGenError
 from compressai_gen.specs import own_specs
-from compressai_gen.zoo import manifest
 
 PLUGIN = """
 import torch

@@ -85,7 +85,7 @@ def test_metrics_share_the_first_stage_of_vgg(monkeypatch):
     for seed in (1, 2):
         metrics.measure(_image(seed=seed))
     assert len(passes) == 3
-    assert stem._features is None  # with the picture it is forgotten
+    assert stem._kept is None  # with the picture it is forgotten
 
 
 @needs_vgg

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from compressai_gen import resources, zoo
 from compressai_gen.configuration import resolve
 from compressai_gen.errors import ZooError
+from compressai_gen.manifest import find_fingerprint, read_manifest, tags
 from compressai_gen.metrics import METRICS
 from compressai_gen.roles import ROLES, fingerprint, split
-from compressai_gen.zoo.manifest import find_fingerprint, load_weights, read_manifest, tags
+from compressai_gen.zoo.files import load_weights
 
 MIB = 2**20
 

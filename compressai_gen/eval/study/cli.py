@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compressai_gen.data import load_dataset
-from compressai_gen.errors import CompressaiGenError, DatasetError
+from compressai_gen.errors import CompressaiGenError
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.study import study as arguments
 from compressai_gen.programs import exit_status, prepare_torch
@@ -33,11 +33,9 @@ def _make(args: argparse.Namespace) -> None:
     columns = [parse_column(text, device) for text in args.codecs]
     dataset = load_dataset(args.dataset, args.data_root)
     names = args.images or dataset.image_names[:4]
-    unknown = [name for name in names if name not in dataset.image_names]
-    if unknown:
-        raise DatasetError(f"{dataset.name} has no image {', '.join(unknown)}; it has {', '.join(dataset.image_names)}")
-    chosen = dataset.part(dataset.image_names.index(name) for name in dict.fromkeys(names))
-    study = design(columns, chosen, args.bpp, args.comparisons, args.checks, args.crop, args.seed)
+    study = design(
+        columns, dataset.called(dict.fromkeys(names)), args.bpp, args.comparisons, args.checks, args.crop, args.seed
+    )
     for line in far_apart(study):
         print(f"note: {line}", file=sys.stderr)
     output = args.output or Path("results") / dataset.name / "study.html"

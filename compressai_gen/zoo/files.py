@@ -14,30 +14,11 @@ from torch import Tensor
 from compressai_gen import resources
 from compressai_gen.errors import ZooError
 from compressai_gen.files import replacing
-from compressai_gen.manifest import (
-    Entry,
-    entry_of,
-    find_fingerprint,
-    find_weights,
-    folder_of,
-    read_manifest,
-    read_record,
-    tags,
-)
+from compressai_gen.manifest import Entry, entry_of, folder_of, read_manifest, tags
 from compressai_gen.roles import ROLES
 from compressai_gen.specs import OWN_PACKAGE, find_spec
 
-__all__ = [
-    "entry_of",
-    "find_fingerprint",
-    "find_weights",
-    "folder_of",
-    "load_weights",
-    "output_version",
-    "read_manifest",
-    "read_record",
-    "tags",
-]
+__all__ = ["load_weights", "output_version"]
 
 
 def output_version(model: str | None, weights: str | None = None) -> str:
