@@ -3,118 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 
 import torch
-import torch.nn.functional as F
-from compressai.layers import CheckerboardMaskedConv2d
 from torch import Tensor, nn
 
 from compressai_gen.configuration import register_part
 from compressai_gen.entropy.exact import float64_twin, in_float64
-from compressai_gen.entropy.hyperprior import BORDER, Hyperprior, Pass, in_steps, straight_round
-from compressai_gen.layers.transforms import QualityModulation
+from compressai_gen.entropy.hyperprior import Hyperprior, Pass, in_steps, straight_round
+from compressai_gen.layers.hyper import GroupParameters, HyperAnalysis, HyperSynthesis
 from compressai_gen.layers.windows import windowed
 
 __all__ = ["CheckerboardHyperprior"]
 
 _WINDOW, _REACH = 24, 2
 # Positions of the hyper-latent per side that ``h_s`` sees at once, and how far it looks.
-
-
-class _HyperAnalysis(nn.Module):
-    """``h_a``: normalized latent (N, M, h, w) to hyper-latent (N, Z, h/4, w/4)."""
-
-    def __init__(self, latent_channels: int, width: int, hyper_channels: int, n_qualities: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(latent_channels, width, 3, padding=1)
-        self.modulation = QualityModulation(n_qualities, width)
-        self.conv2 = nn.Conv2d(width, width, 5, stride=2, padding=2)
-        self.conv3 = nn.Conv2d(width, hyper_channels, 5, stride=2, padding=2)
-
-    def forward(self, y: Tensor, index: Tensor) -> Tensor:
-        h = F.leaky_relu(self.modulation(self.conv1(y), index), 0.1)
-        return self.conv3(F.leaky_relu(self.conv2(h), 0.1))
-
-
-class _HyperSynthesis(nn.Module):
-    """``h_s``: hyper-latent (N, Z, h/4, w/4) to parameters (N, width, h, w) of the latent's distribution."""
-
-    def __init__(self, hyper_channels: int, width: int, n_qualities: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(hyper_channels, 4 * width, 3, padding=1)
-        self.modulation = QualityModulation(n_qualities, width)
-        self.conv2 = nn.Conv2d(width, 4 * width, 3, padding=1)
-
-    def forward(self, z_hat: Tensor, index: Tensor) -> Tensor:
-        h = F.leaky_relu(self.modulation(F.pixel_shuffle(self.conv1(z_hat), 2), index), 0.1)
-        return F.pixel_shuffle(self.conv2(h), 2)
-
-
-class _GroupParameters(nn.Module):
-    """Mean and log-scale of one channel group, given the hyperprior, earlier groups and this group's anchors."""
-
-    def __init__(self, width: int, earlier: int, channels: int):
-        super().__init__()
-        self.earlier = nn.Conv2d(earlier, width, 3, padding=1) if earlier else None
-        self.anchors = CheckerboardMaskedConv2d(channels, width, 5, padding=2)
-        inputs = width * (3 if earlier else 2)
-        self.fuse = nn.Sequential(
-            nn.Conv2d(inputs, width, 1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, width, 1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, 2 * channels, 1),
-        )
-        nn.init.zeros_(self.fuse[-1].weight)
-        nn.init.zeros_(self.fuse[-1].bias)
-
-    def forward(self, hyper: Tensor, earlier: Tensor | None, anchors: Tensor | None) -> Tensor:
-        parts = [hyper, torch.zeros_like(hyper) if anchors is None else self.anchors(anchors)]
-        if self.earlier is not None:
-            parts.append(self.earlier(earlier))
-        return self.fuse(torch.cat(parts, dim=1))
-
-    def at(
-        self, rows: Tensor, columns: Tensor, hyper: Tensor, earlier: Tensor | None, anchors: Tensor | None
-    ) -> Tensor:
-        """What :meth:`forward` of a float64 twin gives of one image at P positions: (P, 2 * channels).
-
-        Each pass needs half of the positions, and of the anchors' kernel half of the taps.
-
-        Args:
-            rows, columns: of the positions (P,).
-            hyper: (h, w, width).
-            earlier, anchors: (h + 4, w + 4, C), with a border of zeros.
-        """
-        parts = [hyper[rows, columns]]
-        parts.append(torch.zeros_like(parts[0]) if anchors is None else self._sparse[0](anchors, rows, columns))
-        if self.earlier is not None:
-            parts.append(self._sparse[1](earlier, rows, columns))
-        h = torch.cat(parts, dim=1)
-        for layer in self.fuse:
-            h = F.linear(h, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(h)
-        return h
-
-    @cached_property
-    def _sparse(self) -> list[_SparseConv]:
-        """Of a twin, whose weights never change."""
-        return [_SparseConv(conv) for conv in (self.anchors, self.earlier) if conv is not None]
-
-
-class _SparseConv:
-    """A convolution (P, out) at P positions of a field (h + 4, w + 4, in)."""
-
-    def __init__(self, conv: nn.Conv2d):
-        mask = conv.mask[0, 0] if isinstance(conv, CheckerboardMaskedConv2d) else torch.ones(conv.kernel_size)
-        taps, offset = mask.nonzero().tolist(), BORDER - conv.padding[0]
-        self._offsets = [(offset + i, offset + j) for i, j in taps]
-        self._kernel = torch.cat([conv.weight[:, :, i, j] for i, j in taps], dim=1)
-        self._bias = conv.bias
-
-    def __call__(self, field: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        patches = torch.cat([field[rows + i, columns + j] for i, j in self._offsets], dim=1)
-        return F.linear(patches, self._kernel, self._bias)
 
 
 @register_part
@@ -143,10 +46,10 @@ class CheckerboardHyperprior(Hyperprior):
     ):
         super().__init__(sum(groups), hyper_channels, n_qualities)
         self.groups = tuple(groups)
-        self.h_a = _HyperAnalysis(self.channels, width, hyper_channels, n_qualities)
-        self.h_s = _HyperSynthesis(hyper_channels, width, n_qualities)
+        self.h_a = HyperAnalysis(self.channels, width, hyper_channels, n_qualities)
+        self.h_s = HyperSynthesis(hyper_channels, width, n_qualities)
         self.parameters_of = nn.ModuleList(
-            _GroupParameters(width, sum(self.groups[:i]), n) for i, n in enumerate(self.groups)
+            GroupParameters(width, sum(self.groups[:i]), n) for i, n in enumerate(self.groups)
         )
 
     def predict(self, z_hat: Tensor, index: Tensor, target: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:

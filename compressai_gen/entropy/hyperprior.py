@@ -20,16 +20,14 @@ from compressai_gen.entropy.exact import (
     SnapEncoder,
 )
 from compressai_gen.entropy.rans import MeteredDecoder, encode, flat_list, tables
+from compressai_gen.layers.hyper import BORDER
 from compressai_gen.layers.quality import between_qualities
 
-__all__ = ["BORDER", "Hyperprior", "Pass", "in_steps", "straight_round"]
+__all__ = ["Hyperprior", "Pass", "in_steps", "straight_round"]
 
 SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 64.0, 64
 MEAN_STEPS = 32
 """Means are snapped to 1/32 of a quantization step: the rate lost is below 0.01 %, and ``y_hat`` is exact in binary."""
-
-BORDER = 2
-"""Positions of zeros around a latent, for the largest kernel that looks at it."""
 
 _POSITIONS = 1 << 13
 # As many get their parameters at once, from some 10 KB of neighbours each. They are a part of the format, with a phase.

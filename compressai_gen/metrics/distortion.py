@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compressai_gen.metrics.losses import DistsLoss
 from compressai_gen.metrics.perceptual import LpipsMetric
 
-__all__ = ["Distortion", "DistortionOptions", "folded_error", "psnr"]
+__all__ = ["Distortion", "DistortionOptions", "Original", "folded_error", "psnr"]
 
 _FOLDS = ((32, 4), (64, 4), (64, 16), (128, 4), (128, 16), (128, 32))
 # Sides in pixels of patches, and of those cells of which such a patch has sixteen at least.
@@ -53,6 +53,13 @@ class DistortionOptions:
     rescale: float = 0.0
 
 
+class Original(NamedTuple):
+    """Originals (N, 3, H, W) in [0, 1], and what networks see of them, by name."""
+
+    x: Tensor
+    features: dict[str, Any]
+
+
 class Distortion(nn.Module):
     """A weighted sum of distortions. What has no weight costs nothing and needs no network.
 
@@ -85,13 +92,19 @@ class Distortion(nn.Module):
             if getattr(self.options, f"{name}_weight") and name not in self.networks:
                 self.networks[name] = make()
 
-    def forward(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    @torch.no_grad()
+    def prepare(self, x: Tensor) -> Original:
+        """Returns originals with what networks see of them, for many comparisons of the whole of all of them."""
+        names = (name for name in self.networks if getattr(self.options, f"{name}_weight"))
+        return Original(x, {name: self._seen(name, x) for name in names})
+
+    def forward(self, x_hat: Tensor, x: Tensor | Original) -> tuple[Tensor, dict[str, Tensor]]:
         """Compares pictures (N, 3, H, W) with originals, both in [0, 1].
 
         Returns:
             The weighted distortion of each picture (N,), and of each part its mean, to log.
         """
-        options = self.options
+        options, (x, features) = self.options, x if isinstance(x, Original) else Original(x, {})
         with torch.autocast(x.device.type, enabled=False):
             error = x_hat.float() - x
             parts = {"mse": error.square().mean(dim=(1, 2, 3))}
@@ -103,20 +116,27 @@ class Distortion(nn.Module):
                 parts["fold"] = folded_error(error)
         for name in ("lpips", "lpips_vgg", "dists"):
             if getattr(options, f"{name}_weight"):
-                parts[name] = self._perceived(name, x_hat, x)
+                parts[name] = self._perceived(name, x_hat, x, features.get(name))
         loss = sum(getattr(options, f"{name}_weight") * _for_all(part, len(x)) for name, part in parts.items())
         logs = {name: part.detach().mean() for name, part in parts.items()}
         return loss, logs | {"psnr": psnr(parts["mse"].detach())}
 
-    def _perceived(self, name: str, x_hat: Tensor, x: Tensor) -> Tensor:
+    def _perceived(self, name: str, x_hat: Tensor, x: Tensor, seen: Any) -> Tensor:
         """A network's distances (n,) of the pictures that it looks at, or of all of them together."""
         n_all = len(x)
-        n = getattr(self.options, f"{name}_images") or n_all
-        x_hat, x = self._moved(x_hat[:n], x[:n])
+        if seen is None:
+            n = getattr(self.options, f"{name}_images") or n_all
+            x_hat, x = self._moved(x_hat[:n], x[:n])
+            seen = self._seen(name, x)
         network = self.networks[name]
         if name == "dists":
-            return network(x_hat, network.prepare(x)).expand(n_all)
-        return network(x_hat, x, normalize=True).float().flatten()
+            return network(x_hat, seen).expand(n_all)
+        return network(seen, 2 * x_hat - 1).float().flatten()
+
+    def _seen(self, name: str, x: Tensor) -> Any:
+        """What a network sees of originals, and takes in place of them."""
+        network = self.networks[name]
+        return network.prepare(x) if name == "dists" else network.net(network.scaling_layer(2 * x - 1))
 
     def _moved(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Shifts and rescales both in the same way. All numbers are drawn on the CPU: a GPU need not be waited for."""

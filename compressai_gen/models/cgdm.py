@@ -27,7 +27,7 @@ from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, S
 from compressai_gen.layers.windows import windowed
 from compressai_gen.models.base import Estimate, GenerativeCodec
 from compressai_gen.models.cgdm_spec import SPEC, CGDMDecoderOptions
-from compressai_gen.models.online import OnlineSearch, RateDistortion, measurable_side
+from compressai_gen.models.online import Objective, OnlineSearch, measurable_side, rate_distortion
 
 __all__ = ["CGDM"]
 
@@ -243,11 +243,11 @@ class CGDM(GenerativeCodec):
             n_pixels += n_of_part
         return [s / n_pixels for s in sums]
 
-    def _rate_distortion(self, x: Tensor, index: Tensor) -> RateDistortion:
+    def _rate_distortion(self, x: Tensor, index: Tensor) -> Objective:
         search = self.config["search"]
         logs = torch.tensor(search["lambdas"], dtype=torch.float64, device=index.device).log()
-        weights = (search[f"{name}_weight"] for name in ("mse", "lpips", "dists"))
-        return RateDistortion(x, float(between_qualities(logs, index.reshape(1)).exp()), *weights)
+        weights = {name: search[name] for name in ("mse_weight", "lpips_weight", "dists_weight")}
+        return rate_distortion(x, float(between_qualities(logs, index.reshape(1)).exp()), **weights)
 
     def decode_latent(self, payload: bytes, shape: tuple[int, int], index: Tensor) -> _Decoded:
         """See :class:`GenerativeCodec`."""

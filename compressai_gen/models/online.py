@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,19 @@ from compressai_gen.layers.precision import bfloat16_autocast
 from compressai_gen.layers.quality import between_qualities
 
 if TYPE_CHECKING:
-    from compressai_gen.metrics import DistsLoss
+    from compressai_gen.metrics.distortion import Distortion
 
-__all__ = ["OnlineSearch", "RateDistortion", "measurable_side"]
+__all__ = ["Objective", "OnlineSearch", "measurable_side", "rate_distortion"]
+
+Objective: TypeAlias = Callable[[Tensor | float, Tensor], Tensor]
+"""Takes an image's bits and its decoded picture (1, 3, H, W); differentiable where its arguments are."""
 
 LEARNING_RATE = 0.01
 """Of Adam, in quantization steps."""
 
 
-class RateDistortion:
-    """Bits per pixel plus weighted distortion of one image.
+def rate_distortion(x: Tensor, distortion_weight: float, **weights: float) -> Objective:
+    """Returns what a search lowers: bits per pixel plus weighted distortion of one image.
 
     Lambda is the end-to-end codec's; of the distortion, its training had squared error and LPIPS, that of the
     generative half DISTS, too.
@@ -31,46 +34,35 @@ class RateDistortion:
     Args:
         x: the image (1, 3, H, W) in [0, 1].
         distortion_weight: lambda.
-        mse_weight, lpips_weight, dists_weight: of squared error, LPIPS (AlexNet) and DISTS in it.
+        **weights: options of :class:`compressai_gen.metrics.distortion.Distortion`.
 
     Raises:
-        MetricError: the weights of AlexNet or VGG-16 are not here and cannot be downloaded.
+        MetricError: the weights of a metric's network are not here and cannot be downloaded.
     """
+    distortion = _distortion(x.device, tuple(weights.items()))
+    with bfloat16_autocast(x.device):
+        original = distortion.prepare(x)
 
-    def __init__(
-        self, x: Tensor, distortion_weight: float, mse_weight: float, lpips_weight: float, dists_weight: float
-    ):
-        self.x = x
-        self.distortion_weight, self.weights = distortion_weight, (mse_weight, lpips_weight, dists_weight)
-        self.lpips, self.dists = _networks(x.device)
-        with torch.no_grad():
-            self.lpips_features = self.lpips.net(self.lpips.scaling_layer(2 * x - 1))
-            with bfloat16_autocast(x.device):
-                self.dists_features = self.dists.prepare(x)
-
-    def __call__(self, bits: Tensor | float, x_hat: Tensor) -> Tensor:
-        """Returns the objective, differentiable if its arguments are."""
-        mse = (x_hat - self.x).square().mean()
-        perceptual = self.lpips(self.lpips_features, 2 * x_hat - 1).mean()
+    def objective(bits: Tensor | float, x_hat: Tensor) -> Tensor:
         with bfloat16_autocast(x_hat.device):
-            texture = self.dists(x_hat, self.dists_features)
-        parts = zip(self.weights, (mse, perceptual, texture), strict=True)
-        return bits / self.x[0, 0].numel() + self.distortion_weight * sum(weight * part for weight, part in parts)
+            return bits / x[0, 0].numel() + distortion_weight * distortion(x_hat, original)[0].mean()
+
+    return objective
 
 
 def measurable_side() -> int:
-    """Returns the smallest side in pixels of a picture that :class:`RateDistortion` can look at."""
+    """Returns the smallest side in pixels of a picture that :func:`rate_distortion` can look at."""
     from compressai_gen.metrics import METRICS  # which plain encoding does without
 
     return METRICS["lpips"].min_side
 
 
 @cache
-def _networks(device: torch.device) -> tuple[nn.Module, DistsLoss]:
-    from compressai_gen.metrics import DistsLoss, LpipsMetric
+def _distortion(device: torch.device, weights: tuple[tuple[str, float], ...]) -> Distortion:
+    from compressai_gen.metrics.distortion import Distortion
 
     with torch.inference_mode(False):  # else no later search of this process could use them
-        return LpipsMetric("alex", device).model.requires_grad_(False), DistsLoss(device)
+        return Distortion(**dict(weights)).to(device)
 
 
 class OnlineSearch:
@@ -93,9 +85,7 @@ class OnlineSearch:
         self.progress = progress
         self.interrupted = False
 
-    def __call__(
-        self, y: Tensor, index: Tensor, decode: Callable[[Tensor], Tensor], objective: RateDistortion
-    ) -> Tensor:
+    def __call__(self, y: Tensor, index: Tensor, decode: Callable[[Tensor], Tensor], objective: Objective) -> Tensor:
         """Returns the latent that was found (1, M, h, w).
 
         Args:

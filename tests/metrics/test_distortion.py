@@ -72,12 +72,25 @@ def test_networks_see_both_pictures_moved_alike(photograph):
     x = photograph(96, 96)
     distortion = Distortion(lpips_weight=1.0, shift=7, rescale=0.5)
     sizes = []
-    distortion.networks["lpips"].register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
+    distortion.networks["lpips"].register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[1].shape[-1]))
     torch.manual_seed(0)
     assert all(distortion(x, x)[0].abs().max() == 0 for _ in range(8))
     assert len({distortion(0.8 * x, x)[0].item() for _ in range(8)}) > 4
     assert 89 in sizes
     assert min(sizes) < 89 < max(sizes)
+
+
+@needs_alex
+@needs_vgg
+def test_prepared_originals_are_as_far_away(photograph):
+    x = photograph(96, 96)
+    distortion = Distortion(mse_weight=1.0, lpips_weight=1.0, lpips_vgg_weight=1.0, dists_weight=1.0)
+    expected, logs = distortion(0.8 * x, x)
+    prepared = distortion.prepare(x)
+    value, logs_of_prepared = distortion(0.8 * x, prepared)
+    assert torch.equal(value, expected)
+    assert logs == logs_of_prepared
+    assert distortion(x, prepared)[0].abs().max() < 1e-6
 
 
 @needs_alex
