@@ -173,6 +173,10 @@ def rgb_tensor(image: Image.Image, to_srgb: bool = False) -> Tensor:
         ImageError: it has 32-bit samples of unknown range, or is to be converted and its colours have no conversion.
     """
     stated = stated_code_points(image) if to_srgb else None
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and any("16" in str(part[3]) for part in image.tile):
+        # Of 16-bit colour, Pillow keeps the high byte, but of the colour that is transparent both.
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
     image.load()
     image = _upright(_to_8_bits(image))
     if to_srgb:

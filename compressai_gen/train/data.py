@@ -22,7 +22,7 @@ from compressai_gen.data.images import read_image
 from compressai_gen.errors import CompressaiGenError, DatasetError, ImageError
 from compressai_gen.extras import extra
 from compressai_gen.train.members import FolderSource, MemberSource, Slot
-from compressai_gen.train.memory import CropMemory, decoded_bytes
+from compressai_gen.train.memory import NAMED, CropMemory, decoded_bytes
 from compressai_gen.train.shards import ShardSource, is_shards
 
 with extra("train"):
@@ -35,9 +35,6 @@ _MEMORABLE = 50_000
 # Pictures in a folder from which on nobody asks their files how large they are.
 
 _PATCH_CROP, _PATCH_BATCH = 128, 32
-
-_NAMED = 10
-# A worker names as many pictures that it skips; it counts them all.
 
 
 class Crops(Protocol):
@@ -280,7 +277,7 @@ class _Readers(IterableDataset):
                 try:
                     image = read_image(io.BytesIO(data))
                 except ImageError as error:
-                    if cursor.skipped < _NAMED:
+                    if cursor.skipped < NAMED:
                         tqdm.write(f"skipped: {name}: {str(error).split(': ', 1)[-1]}", file=sys.stderr)
                     cursor = cursor._replace(skipped=cursor.skipped + 1)
                 else:

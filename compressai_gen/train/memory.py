@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from compressai_gen.data.images import image_size, list_images, read_image
-from compressai_gen.errors import DatasetError
+from compressai_gen.errors import DatasetError, ImageError
 
-__all__ = ["CropMemory", "decoded_bytes", "resampling"]
+__all__ = ["NAMED", "CropMemory", "decoded_bytes", "resampling"]
+
+NAMED = 10
+"""A reader names as many pictures that it skips; it counts them all."""
 
 
 class CropMemory:
@@ -31,15 +36,27 @@ class CropMemory:
         device: where pixels are kept and crops are made.
         progress: whether to show a bar while images are read.
 
+    Attributes:
+        skipped: how many images could not be read.
+
     Raises:
-        DatasetError: there are no images.
+        DatasetError: there are no images, or none that can be read.
     """
 
     def __init__(self, folder: Path, scale: Sequence[float], device: torch.device | str = "cpu", progress: bool = True):
         paths = list_images(folder)
         if not paths:
             raise DatasetError(f"no images in {folder}: give the folder of training photographs with --data-root")
-        images = [read_image(path) for path in tqdm(paths, "reading training images", disable=not progress)]
+        images, self.skipped = [], 0
+        for path in tqdm(paths, "reading training images", disable=not progress):
+            try:
+                images.append(read_image(path))
+            except ImageError as error:
+                self.skipped += 1
+                if progress and self.skipped <= NAMED:
+                    tqdm.write(f"skipped: {error}", file=sys.stderr)
+        if not images:
+            raise DatasetError(f"none of the {len(paths)} images in {folder} can be read")
         self.device = torch.device(device)
         self.scale = tuple(scale)
         self._sizes = torch.tensor([image.shape[1:] for image in images])
@@ -122,4 +139,9 @@ def resampling(size: Tensor, side: int, crop: int) -> Tensor:
 
 def decoded_bytes(folder: Path) -> int:
     """Returns how many bytes the images below a folder take when they are decoded, by what their files state."""
-    return sum(3 * width * height for width, height in map(image_size, list_images(folder)))
+    total = 0
+    for path in list_images(folder):
+        with suppress(ImageError):  # readers skip it, and say so
+            width, height = image_size(path)
+            total += 3 * width * height
+    return total

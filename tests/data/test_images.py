@@ -181,7 +181,8 @@ def test_grey_tiff_of_any_depth_is_the_right_way_up(bits, white_is_zero):
 
 
 def _png(depth, color, row, *chunks):
-    head = struct.pack(">2I5B", len(row) // 2 if depth == 16 else len(row), 1, depth, color, 0, 0, 0)
+    bytes_per_pixel = (2 if depth == 16 else 1) * (3 if color == 2 else 1)
+    head = struct.pack(">2I5B", len(row) // bytes_per_pixel, 1, depth, color, 0, 0, 0)
     pixels = zlib.compress(b"\0" + row)
     body = _chunk(b"IHDR", head), *chunks, _chunk(b"IDAT", pixels), _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
@@ -193,6 +194,12 @@ def test_transparent_grey_of_16_bits_is_told_by_all_of_them():
     assert read_image(io.BytesIO(_png(16, 0, row, clear)))[0, 0].tolist() == [7, 255, 255]
     clear = _chunk(b"tRNS", struct.pack(">H", 0x0700))
     assert read_image(io.BytesIO(_png(16, 0, row, clear)))[0, 0].tolist() == [255, 0, 255]
+
+
+def test_transparent_colour_of_16_bits_becomes_white():
+    row = struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0x2234, 0x5678, 0x9ABC)
+    clear = _chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
+    assert read_image(io.BytesIO(_png(16, 2, row, clear)))[:, 0].T.tolist() == [[255, 255, 255], [0x22, 0x56, 0x9A]]
 
 
 @pytest.mark.parametrize("cut", [0, 100])

@@ -136,3 +136,16 @@ def test_pictures_stay_in_memory_where_they_fit_and_are_streamed_where_not(folde
     following = [streamed.draw(2, 64), streamed.draw(2, 32)]
     streamed.load_state_dict(kept)
     assert all(torch.equal(x, streamed.draw(2, x.shape[-1])) for x in following)
+
+
+def test_what_cannot_be_read_is_skipped_and_counted(folder, capsys):
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes()[:100])
+    (folder / "d.jpg").write_text("no picture")
+    state = SimpleNamespace(device=torch.device("cpu"), num_processes=1, process_index=0, is_main_process=True)
+    crops = open_crops(folder.parent, {"train": folder.name, "scale": [1.0, 1.0]}, 0, state)
+    assert (len(crops), crops.skipped) == (2, 2)
+    assert capsys.readouterr().err.count("skipped: ") == 2
+    (folder / "a.png").unlink()
+    (folder / "deep/b.png").unlink()
+    with pytest.raises(DatasetError, match="none of the 2 images"):
+        open_crops(folder.parent, {"train": folder.name, "scale": [1.0, 1.0]}, 0, state)
