@@ -1,7 +1,6 @@
 """The demo's page, in a browser."""
 
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ports import free_port
 
 from compressai_gen.coding import decode, describe
 from compressai_gen.data import load_dataset, write_image
@@ -19,10 +19,7 @@ pytest.importorskip("gradio", reason="the extra 'demo' is not installed")
 @pytest.fixture(scope="module")
 def url():
     """The page of a program that runs as a user's does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "compressai_gen", "demo", "--port", str(port), "--threads", "1"]
+    command = [sys.executable, "-m", "compressai_gen", "demo", "--port", str(free_port()), "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     assert line.startswith("serving http://127.0.0.1:"), process.stderr.read()

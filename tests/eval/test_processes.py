@@ -1,11 +1,11 @@
 import os
-import socket
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 import torch
+from ports import free_port
 
 from compressai_gen.codecs import PillowCodec
 from compressai_gen.data import write_image
@@ -40,10 +40,7 @@ def _evaluate(monkeypatch, *argv):
 
 def _launch(count, *argv):
     """Run as a launcher does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     program = f"{PROGRAM}sys.exit(status)"
     running = [
         subprocess.Popen(

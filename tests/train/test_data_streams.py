@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from PIL import Image
+from ports import free_port
 
 from compressai_gen.errors import CompressaiGenError, DatasetError, MissingExtraError
 from compressai_gen.train import shards
@@ -78,6 +79,7 @@ def test_slots_share_each_epoch(sources, name, slots):
 
 
 def _one_process(rank, root, name, port, queue):
+    multiprocessing.set_start_method("fork", force=True)  # of readers, as by default
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=2)
     stream = _stream(root, name, workers=2, rank=rank, world_size=2)
@@ -97,7 +99,7 @@ def _one_process(rank, root, name, port, queue):
 def test_two_processes_with_two_workers_see_every_picture_once(sources, name):
     # Forked from a server that has not computed yet: children of a process whose OpenMP has threads may hang.
     queue = multiprocessing.get_context("forkserver").SimpleQueue()
-    args = sources, name, 29500 + os.getpid() % 2000, queue
+    args = sources, name, free_port(), queue
     multiprocessing.start_processes(_one_process, args, nprocs=2, start_method="forkserver")
     seen = queue.get() + queue.get()
     assert sorted(seen) == list(range(N))

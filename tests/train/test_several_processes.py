@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from metric_weights import needs_alex
+from ports import free_port
 from pretrained_models import save_tiny_autoencoder, save_unet
 from safetensors.torch import save_file
 
@@ -113,6 +114,8 @@ def run(tmp_path_factory):
 def _process(rank, root, output, port, kill, world_size):
     from accelerate.state import AcceleratorState
 
+    # Readers are forked, as by default: of a server of their own they would outlive a process that is killed.
+    multiprocessing.set_start_method("fork", force=True)
     AcceleratorState._reset_state(True)
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true"
@@ -142,7 +145,7 @@ def _process(rank, root, output, port, kill, world_size):
 
 def _train(root, output, kill=False, world_size=2):
     output.mkdir(exist_ok=True)
-    args = root, output, 29500 + os.getpid() % 2000 + len(list(root.iterdir())), kill, world_size
+    args = root, output, free_port(), kill, world_size
     # Forked from a server that has not computed yet: children of a process whose OpenMP has threads hang in their first
     # parallel region.
     multiprocessing.start_processes(_process, args, nprocs=world_size, start_method="forkserver")
