@@ -57,6 +57,7 @@ _OF_RECIPE: dict[str, _Rule] = {
         lambda value: isinstance(value, dict) and all(_is_number(v) and v >= 0 for v in value.values()),
     ),
     "accumulate": _COUNT,
+    "processes": ("a whole number from 0", lambda value: _is_whole(value) and value >= 0),
     "gradient_checkpointing": ("true or false", lambda value: isinstance(value, bool)),
     "pictures_every": ("a whole number from 0", lambda value: _is_whole(value) and value >= 0),
     "checkpoint_every": _COUNT,

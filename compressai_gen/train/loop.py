@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -30,7 +29,7 @@ from compressai_gen.train.checks import check_run, telling
 from compressai_gen.train.data import open_crops
 from compressai_gen.train.discriminator import Adversary
 from compressai_gen.train.export import coding_part, described_weights, export, load_weights, trained_on
-from compressai_gen.train.objectives import Objective
+from compressai_gen.train.objectives import Objective, checkpoint_gradients
 from compressai_gen.train.optimizers import make_optimizer
 from compressai_gen.train.preview import preview
 from compressai_gen.train.recipe import Recipe, Stage
@@ -158,6 +157,7 @@ class Trainer:
         fast = has_fast_bfloat16(PartialState(cpu=on_cpu).device) if precision == "auto" else precision == "bfloat16"
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if fast else "no")
         self.main = self.accelerator.is_main_process
+        self.accumulate = recipe.accumulated_by(self.accelerator.num_processes)
         set_seed(recipe.seed)
         self.data = open_crops(data_root, recipe.data, recipe.seed, PartialState())
         self.model, self.objective = _build(recipe)
@@ -198,7 +198,7 @@ class Trainer:
             Stopwatch(accelerator.device),
         )
         if recipe.gradient_checkpointing:
-            _checkpoint_gradients(model)
+            checkpoint_gradients(model)
         step = self.objective.step(model)
         self.stopwatch.watch(step, "model")
         if compiled:
@@ -241,7 +241,7 @@ class Trainer:
             stage, _ = recipe.stage_at(progress.step)
             self.make_step(stage)
             progress.step += 1
-            progress.pixels += recipe.accumulate * stage.batch * stage.crop**2 * self.accelerator.num_processes
+            progress.pixels += self.accumulate * stage.batch * stage.crop**2 * self.accelerator.num_processes
             progress.seconds = time.monotonic() - started
             bar.update()
             if time.monotonic() - looked > _LOOK_SECONDS:
@@ -281,11 +281,11 @@ class Trainer:
             group["lr"] = group["speed"] * recipe.learning_rate_at(step)
         against = self.opponent if stage.adversarial_weight else None
         self.objective.judge = None if against is None else against.judging(stage, step)
-        for part in range(recipe.accumulate):
+        for part in range(self.accumulate):
             # Each step's random numbers are its own, whatever was drawn before: a resumed run goes on as if never
             # stopped.
             _seed(recipe.seed, self.accelerator.process_index, step, *([part] if part else []))
-            last = part + 1 == recipe.accumulate
+            last = part + 1 == self.accumulate
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
                 loss, logs, x = self._accumulate(stage)
         with watch("optimizer"):
@@ -309,7 +309,7 @@ class Trainer:
         with watch("forward"), self.accelerator.autocast():
             loss, logs = self.objective(self.prepared, x)
         with watch("backward"):
-            self.accelerator.backward(loss / self.recipe.accumulate)
+            self.accelerator.backward(loss / self.accumulate)
         return loss, logs, x
 
     @torch.no_grad()
@@ -403,13 +403,6 @@ class Trainer:
         threads = f"{torch.get_num_threads()} threads each"
         precision = "bfloat16" if self.accelerator.mixed_precision == "bf16" else "float32"
         return f"on {self.accelerator.num_processes} x {name}, {threads}, {precision}"
-
-
-def _checkpoint_gradients(model: GenerativeCodec) -> None:
-    """Has parts of the restorer that can do so compute activations again instead of keeping them."""
-    for module in model.modules():
-        if isinstance(module, ModelMixin) and module._supports_gradient_checkpointing:
-            module.enable_gradient_checkpointing()
 
 
 class _Opponent:

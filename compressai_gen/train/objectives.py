@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import ModelMixin
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
+from compressai_gen.diffusion.restore import Conditions
 from compressai_gen.diffusion.sampler import timesteps
 from compressai_gen.errors import RecipeError
 from compressai_gen.layers.transforms import BLOCK, init_linear_paths, klt
@@ -26,6 +28,7 @@ __all__ = [
     "Objective",
     "RateObjective",
     "TokenObjective",
+    "checkpoint_gradients",
 ]
 
 OWN_ESTIMATE = 0.3
@@ -189,6 +192,13 @@ class TokenObjective(Objective):
         }
 
 
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Has parts of a model that can do so compute activations again instead of keeping them."""
+    for module in model.modules():
+        if isinstance(module, ModelMixin) and module._supports_gradient_checkpointing:
+            module.enable_gradient_checkpointing()
+
+
 class DenoisingStep(nn.Module):
     """One denoising step of a codec's restorer from a noisy sample, with gradients, as a module that can be wrapped.
 
@@ -212,20 +222,30 @@ class DenoisingStep(nn.Module):
         Returns:
             ``x_hat``, ``x_base`` (N, 3, H, W) and the ``likelihoods`` of what is sent for the restorer alone.
         """
-        base, restorer = self.codec.base_decoder, self.codec.restorer
         conditions, likelihoods = self.codec.conditions(x, index)
+        return self.restored(x, conditions, timesteps) | {"likelihoods": likelihoods}
+
+    def restored(self, x: Tensor, conditions: Conditions, timesteps: Tensor, own: bool | None = None) -> dict[str, Any]:
+        """Returns ``x_hat`` and ``x_base`` of images under their conditions.
+
+        Args:
+            x, timesteps: as of :meth:`forward`.
+            conditions: completed.
+            own: whether the noisy sample holds the denoiser's own estimate; by chance if None.
+        """
+        base, restorer = self.codec.base_decoder, self.codec.restorer
         space, scheduler = restorer.space, restorer.scheduler
         target = space.target(space.encode(x), conditions.x_base)
         keep = (torch.rand(2, len(x), 1, 1, 1, device=x.device) >= 0.1).float()
         denoise = partial(restorer.estimate, restorer.guide(base, conditions, keep))
         noise = torch.randn_like(target)
-        if torch.rand(()) < OWN_ESTIMATE:
+        if torch.rand(()) < OWN_ESTIMATE if own is None else own:
             first = scheduler.config.num_train_timesteps - 1
             with torch.no_grad():
                 target = denoise(noise, torch.full_like(timesteps, first), conditions)
         noisy = scheduler.add_noise(target, noise, timesteps)
         x_hat = space.decode(space.restored(denoise(noisy, timesteps, conditions), conditions.x_base))
-        return {"x_hat": x_hat, "x_base": space.decode(conditions.x_base), "likelihoods": likelihoods}
+        return {"x_hat": x_hat, "x_base": space.decode(conditions.x_base)}
 
 
 class DiffusionObjective(Objective):

@@ -45,7 +45,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What :func:`compressai_gen.train.loop.train` follows; the fields are documented in ``zoo/recipes``."""
+    """What :func:`compressai_gen.train.loop.train` follows; the fields are documented in ``zoo/recipes``.
+
+    Batches are of one process. ``processes`` says how many of them a recipe is meant for: fewer add up as many more
+    batches, so that a step sees as many crops. With 0, whatever number there is takes part.
+    """
 
     name: str
     model: str
@@ -66,6 +70,7 @@ class Recipe:
     adversary: dict[str, Any] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1
+    processes: int = 0
     gradient_checkpointing: bool = False
     pictures_every: int = 0
     checkpoint_every: int = 500
@@ -78,6 +83,22 @@ class Recipe:
     def steps(self) -> int:
         """Optimizer steps of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def accumulated_by(self, processes: int) -> int:
+        """Returns how many batches each of some processes adds up for a step.
+
+        Raises:
+            RecipeError: those that the recipe is meant for cannot be shared equally.
+        """
+        if not self.processes:
+            return self.accumulate
+        batches, rest = divmod(self.accumulate * self.processes, processes)
+        if rest:
+            raise RecipeError(
+                f"{self.name} is meant for {self.processes} processes, whose {self.accumulate * self.processes} "
+                f"batches a step {processes} cannot share equally: start another number, or change its processes"
+            )
+        return batches
 
     def stage_at(self, step: int) -> tuple[Stage, int]:
         """Returns the stage that a step belongs to and the step at which the stage begins."""
