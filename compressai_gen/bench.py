@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from compressai_gen.codecs import CLASSICAL_CODECS, Codec, LearnedCodec, find_codec
 from compressai_gen.codecs.baselines import AnySize
 from compressai_gen.data import load_dataset
 from compressai_gen.errors import CodecError
+from compressai_gen.estimate import multiply_adds
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.files import markdown_table, write_json, write_table
 from compressai_gen.parsers.common import make
@@ -132,9 +132,8 @@ def kmacs_per_pixel(run: Callable[[], Any], n_pixels: int) -> tuple[Any, float]:
     Returns:
         What it returned, and thousands of multiply-adds for each of ``n_pixels``.
     """
-    with FlopCounterMode(display=False) as counter:
-        result = run()
-    return result, counter.get_total_flops() / 2 / n_pixels / 1000
+    result, macs = multiply_adds(run)
+    return result, macs / n_pixels / 1000
 
 
 def _measured(run: Callable[[], Any], repeat: int, device: str, n_pixels: int) -> tuple[Any, dict[str, float]]:

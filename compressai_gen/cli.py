@@ -11,7 +11,7 @@ import functools
 import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,6 +236,9 @@ def _sentence(source: str, d: dict[str, Any]) -> str:
 
 
 def _models(args: argparse.Namespace) -> None:
+    if args.estimate is not None:
+        _estimates(args)
+        return
     from compressai_gen.manifest import read_manifest, read_record
     from compressai_gen.roles import ROLES
     from compressai_gen.specs import problems, specs
@@ -262,10 +265,31 @@ def _models(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(rows))
         return
+    _print_table(rows)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     table = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _estimates(args: argparse.Namespace) -> None:
+    from compressai_gen.estimate import estimate_recipe, foundation_recipes
+
+    height, width = args.size
+    for name in args.estimate or foundation_recipes():
+        found = estimate_recipe(name, height, width)
+        if args.json:
+            print(json.dumps(found))
+            continue
+        print(f"{name}: {width}x{height} pixels, one step; parameters in millions")
+        _print_table(found["networks"])
+        if found["training"]:
+            print("training, without networks of losses, on each process")
+            _print_table(found["training"])
+        print()
 
 
 def _plan(paths: Sequence[str], listed: Callable[[Path], list[Path]], suffix: str) -> list[tuple[str, str]]:

@@ -1,26 +1,59 @@
-"""What a codec of any size costs: parameters, arithmetic and memory, counted without weights."""
+"""What a codec of any size costs: parameters, arithmetic and memory, counted without weights.
+
+Networks run on tensors that have shapes and no values, as on the meta device, but pass for the processor's, so that
+autocast and attention do what they do elsewhere.
+"""
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from compressai_gen import resources
-from compressai_gen.diffusion.restore import Restorer
-from compressai_gen.errors import CodecError
-from compressai_gen.layers.transforms import BLOCK
+from compressai_gen.diffusion.restore import Conditions, Restorer
+from compressai_gen.errors import CodecError, RecipeError
+from compressai_gen.layers.transforms import BLOCK, REGION
 from compressai_gen.models.base import GenerativeCodec
+from compressai_gen.specs import specs
+from compressai_gen.train.recipe import load_recipe
 
-__all__ = ["architectures", "build_on_meta", "estimate", "with_architectures"]
+__all__ = [
+    "architectures",
+    "build_on_meta",
+    "estimate",
+    "estimate_recipe",
+    "estimate_training",
+    "foundation_recipes",
+    "multiply_adds",
+    "with_architectures",
+]
 
 _PARTS = {"space": "vae", "denoiser": "unet"}
+
+_ATEN = torch.ops.aten
+
+# PyTorch counts the attention of GPUs and passes over that of processors.
+_ATTENTION = {
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **_: sdpa_backward_flop_count(
+        *shapes[:4]
+    ),
+}
+
+_STATE_BYTES = 16
+# Of a trained parameter beside itself, all in float32: its gradient, two averages of Adam, and the EMA.
 
 
 def architectures() -> dict[str, dict[str, Any]]:
@@ -62,57 +95,237 @@ def estimate(
     Args:
         cls: of the model.
         config: of it; see :func:`with_architectures`.
-        height, width: multiples of 64.
+        height, width: in pixels, rounded up to what the model pads to.
 
     Returns:
-        A row per network: ``part``, ``parameters`` in millions, ``kmac_per_pixel``, and ``weights_gib`` in the type
-        that the configuration states.
+        A row per network: ``part``, ``parameters`` in millions, ``kmac_per_pixel``, ``weights_gib`` in the type that
+        the configuration states, and ``activations_gib``, the most that is alive at once while it runs, without what it
+        was given. In use, networks run one after the other: of activations the largest counts, of weights all.
+
+    Raises:
+        CodecError: the configuration makes no model, or names one whose architecture is not known.
     """
-    config = with_architectures(config)
-    codec = cls(**config | {"restorer": None}).eval()
-    x, quality = torch.rand(1, 3, height, width), torch.zeros(1, dtype=torch.long)
-    with torch.no_grad():
-        y, side, n_pixels = codec.g_a(x, quality), _side(codec, height, width), height * width
-        features = codec.g_s.features(y, quality, *side)
-        rows = [_row("g_a", codec.g_a, lambda: codec.g_a(x, quality), n_pixels)]
-        rows.append(_row("g_s", codec.g_s, lambda: codec.g_s(y, quality, *side), n_pixels))
-        if config.get("restorer"):
-            restorer = build_on_meta(cls, config).restorer
-            picture, latent, index = (f.to("meta") for f in (x, torch.cat((y, *side), dim=1), quality))
-            rows += _restorer_rows(restorer, picture, latent, index, [f.to("meta") for f in features], n_pixels)
+    model, rows = build_on_meta(cls, config), []
+    with _without_values(model), torch.no_grad():
+        known = _known(model, 1, height, width, rows)
+        if model.restorer is not None:
+            _restorer_rows(model.restorer, known, rows)
     return rows
 
 
-def _side(codec: GenerativeCodec, height: int, width: int) -> list[Tensor]:
-    """What a decoder network sees beside the latent: a mask per level of a quantizer, if there is one."""
-    quantizer = getattr(codec, "quantizer", None)
-    return [] if quantizer is None else [torch.zeros(1, quantizer.levels, height // BLOCK, width // BLOCK)]
+def estimate_training(
+    cls: type[GenerativeCodec],
+    config: Mapping[str, Any],
+    crop: int,
+    batch: int = 1,
+    gradient_checkpointing: bool = False,
+) -> dict[str, Any]:
+    """Counts what a step of the training of a model's restorer costs, on one process, under bfloat16 autocast.
 
+    Networks of losses and of an adversary, which no configuration of a model knows, come on top.
 
-def _restorer_rows(
-    restorer: Restorer, x: Tensor, latent: Tensor, quality: Tensor, features: list[Tensor], n_pixels: int
-) -> list[dict[str, Any]]:
-    space, rows = restorer.space, []
-    sample, t = space.encode(x), torch.zeros(1, dtype=torch.long, device="meta")
-    if any(True for _ in space.parameters()):
-        rows.append(_row("space, encode", space, lambda: space.encode(x), n_pixels))
-        rows.append(_row("space, decode", None, lambda: space.decode(sample), n_pixels))
-    guidance = None
-    if restorer.guidance is not None:
-        guidance = restorer.guidance(features, latent, None, quality)
-        run = partial(restorer.guidance, features, latent, None, quality)
-        rows.append(_row("guidance", restorer.guidance, run, n_pixels))
-    run = partial(restorer.denoiser, sample, t, sample, quality, guidance)
-    return [*rows, _row("denoiser", restorer.denoiser, run, n_pixels)]
+    Args:
+        cls, config: as of :func:`estimate`.
+        crop: side of the crops in pixels.
+        batch: crops at once.
+        gradient_checkpointing: as in a recipe.
 
+    Returns:
+        ``parameters``, those trained, in millions; ``kmac_per_pixel`` of forward and backward passes; ``weights_gib``
+        of the whole model, ``states_gib`` of gradients, Adam and EMA, ``activations_gib`` of the largest moment.
 
-def _row(name: str, module: nn.Module | None, run: Callable[[], Any], n_pixels: int) -> dict[str, Any]:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    parameters = [] if module is None else list(module.parameters())
+    Raises:
+        CodecError: as of :func:`estimate`.
+        RecipeError: the model has no restorer.
+    """
+    # Of the extra [train], which estimates of models do without.
+    from compressai_gen.train import objectives
+
+    rows = estimate(cls, config, crop, crop)
+    model = build_on_meta(cls, config).requires_grad_(False)
+    for module in objectives.DiffusionObjective({}, 0.0).trained(model):
+        module.requires_grad_(True)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if gradient_checkpointing:
+        objectives.checkpoint_gradients(model)
+    with _without_values(model):
+        conditions = _known(model, batch, crop, crop, [])
+        step = objectives.DenoisingStep(model).train()
+        x, t = torch.empty(batch, 3, crop, crop), torch.empty(batch, dtype=torch.long)
+
+        def run() -> None:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                out = step.restored(x, conditions, t, own=False)
+            out["x_hat"].float().square().mean().backward()
+
+        macs, peak = _counted(run, model)
+    forward = {row["part"]: row["kmac_per_pixel"] for row in rows}
+    encodes = 1 if getattr(model, "syntax", None) is None else 2  # of the base picture, and for the syntax
+    other = forward["g_a"] + forward["g_s"] + encodes * forward.get("space, encode", 0.0)
+    other += objectives.OWN_ESTIMATE * forward["denoiser"]
     return {
-        "part": name,
-        "parameters": round(sum(p.numel() for p in parameters) / 1e6, 2),
-        "kmac_per_pixel": round(counter.get_total_flops() / 2 / n_pixels / 1e3, 1),
-        "weights_gib": round(sum(p.numel() * p.element_size() for p in parameters) / 2**30, 3),
+        "parameters": round(trained / 1e6, 2),
+        "kmac_per_pixel": round(macs / (batch * crop**2) / 1e3 + other, 1),
+        "weights_gib": round(sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30, 3),
+        "states_gib": round(trained * _STATE_BYTES / 2**30, 3),
+        "activations_gib": round(peak / 2**30, 2),
     }
+
+
+def foundation_recipes() -> list[str]:
+    """Returns the names of the zoo's recipes that train a model with a pretrained part."""
+    names = sorted(path.stem for path in (resources.ZOO_DIR / "recipes").glob("*.toml"))
+    return [
+        name for name in names if (load_recipe(name).config.get("restorer") or {}).get("space", {}).get("pretrained")
+    ]
+
+
+def estimate_recipe(name: str, height: int = 512, width: int = 768) -> dict[str, Any]:
+    """Counts what the model of a recipe costs, and its training.
+
+    Args:
+        name: of a recipe in the zoo, or path of a TOML file.
+        height, width: of a picture in pixels.
+
+    Returns:
+        ``recipe``, ``networks`` as of :func:`estimate` and ``training``: of a recipe for a restorer, a row for each of
+        its stages as of :func:`estimate_training`, with ``crop``, ``batch`` and ``pixels``, in millions, of the whole
+        stage. Recipes for a codec have none.
+
+    Raises:
+        RecipeError: there is no such recipe, or it cannot be read or trained.
+        CodecError: as of :func:`estimate`.
+    """
+    recipe = load_recipe(name)
+    if recipe.model not in specs():
+        raise RecipeError(f"{name}: there is no model {recipe.model!r}; there are {', '.join(specs())}")
+    cls = specs()[recipe.model].load()
+    training = []
+    of_size = functools.cache(
+        lambda crop, batch: estimate_training(cls, recipe.config, crop, batch, recipe.gradient_checkpointing)
+    )
+    for stage in recipe.stages if recipe.task == "diffusion" else ():
+        row = of_size(stage.crop, stage.batch)
+        pixels = stage.steps * stage.batch * stage.crop**2 * recipe.accumulate * max(1, recipe.processes)
+        training.append({"crop": stage.crop, "batch": stage.batch, "pixels": round(pixels / 1e6)} | row)
+    return {"recipe": name, "networks": estimate(cls, recipe.config, height, width), "training": training}
+
+
+def multiply_adds(run: Callable[[], Any]) -> tuple[Any, float]:
+    """Calls a function; returns what it returned, and the multiply-adds of its convolutions and matrix products."""
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
+        result = run()
+    return result, counter.get_total_flops() / 2
+
+
+@contextmanager
+def _without_values(model: nn.Module) -> Iterator[None]:
+    """Has tensors that are made in the block, and those of the model, say that they are on the processor."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                shaped = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
+                module.register_parameter(name, nn.Parameter(shaped, parameter.requires_grad))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu"))
+        yield
+
+
+def _known(model: GenerativeCodec, batch: int, height: int, width: int, rows: list[dict[str, Any]]) -> Conditions:
+    """What a restorer knows of pictures; adds what the networks cost that find it out."""
+    height, width = (-(-side // REGION) * REGION for side in (height, width))
+    x, index, n_pixels = torch.empty(batch, 3, height, width), torch.zeros(batch), batch * height * width
+    levels = getattr(model, "quantizer", None) and model.quantizer.levels
+    # What a decoder network sees beside the latent: a mask per level of a quantizer, if there is one.
+    side = [torch.empty(batch, levels, height // BLOCK, width // BLOCK)] if levels else []
+    with torch.no_grad():
+        y = _row("g_a", model.g_a, lambda: model.g_a(x, index), n_pixels, rows)
+        x_base = _row("g_s", model.g_s, lambda: model.g_s(y, index, *side), n_pixels, rows)
+        features = model.g_s.features(y, index, *side)
+        latent = torch.cat((y, *side), dim=1)
+        if model.restorer is None:
+            return Conditions(index, latent, features=features)
+        space = model.restorer.space
+        run = functools.partial(space.encode, x_base)
+        if any(True for _ in space.parameters()):
+            return Conditions(
+                index, latent, x_base=_row("space, encode", space, run, n_pixels, rows), features=features
+            )
+        return Conditions(index, latent, x_base=run(), features=features)
+
+
+def _restorer_rows(restorer: Restorer, known: Conditions, rows: list[dict[str, Any]]) -> None:
+    space, sample, guidance = restorer.space, known.x_base, None
+    n_pixels, t = sample.shape[-2:].numel() * space.factor**2, torch.zeros(1, dtype=torch.long)
+    if restorer.guidance is not None:
+        run = functools.partial(restorer.guidance, known.features, known.latent, None, known.index)
+        guidance = _row("guidance", restorer.guidance, run, n_pixels, rows)
+    _row(
+        "denoiser",
+        restorer.denoiser,
+        functools.partial(restorer.denoiser, sample, t, sample, known.index, guidance),
+        n_pixels,
+        rows,
+    )
+    if any(True for _ in space.parameters()):
+        _row("space, decode", None, functools.partial(space.decode, sample), n_pixels, rows, space)
+
+
+def _row(
+    name: str,
+    module: nn.Module | None,
+    run: Callable[[], Any],
+    n_pixels: int,
+    rows: list[dict[str, Any]],
+    of: nn.Module | None = None,
+) -> Any:
+    """Adds a network's row; returns what it makes."""
+    made: list[Any] = []
+    macs, peak = _counted(lambda: made.append(run()), module or of)
+    parameters = [] if module is None else list(module.parameters())
+    rows.append(
+        {
+            "part": name,
+            "parameters": round(sum(p.numel() for p in parameters) / 1e6, 2),
+            "kmac_per_pixel": round(macs / n_pixels / 1e3, 1),
+            "weights_gib": round(sum(p.numel() * p.element_size() for p in parameters) / 2**30, 3),
+            "activations_gib": round(peak / 2**30, 3),
+        }
+    )
+    return made[0]
+
+
+def _counted(run: Callable[[], Any], model: nn.Module) -> tuple[float, int]:
+    """Returns the multiply-adds of a call, and the most bytes that are alive at once beside the model's own."""
+    with _Alive([*model.parameters(), *model.buffers()]) as alive:
+        macs = multiply_adds(run)[1]
+    return macs, alive.most
+
+
+class _Alive(TorchDispatchMode):
+    """Adds up the memory of all tensors that operators return, until nothing refers to it any more.
+
+    Args:
+        given: tensors that do not count, nor do views of them.
+
+    Attributes:
+        most: bytes that were alive at once.
+    """
+
+    def __init__(self, given: Iterable[Tensor]):
+        super().__init__()
+        self.bytes: dict[int, int] = {tensor.untyped_storage()._cdata: 0 for tensor in given}
+        self.now, self.most = 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for storage in (leaf.untyped_storage() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)):
+            if storage._cdata not in self.bytes:
+                self.bytes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._free, storage._cdata)
+        return out
+
+    def _free(self, key: int) -> None:
+        self.now -= self.bytes.pop(key)

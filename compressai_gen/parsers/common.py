@@ -12,7 +12,19 @@ from typing import TextIO
 from compressai_gen.specs import own_specs, specs
 from compressai_gen.streams import discard_output, secure_streams, tell
 
-__all__ = ["Add", "Fill", "Parser", "add_data", "add_machine", "add_options", "describe", "make", "number", "takers"]
+__all__ = [
+    "Add",
+    "Fill",
+    "Parser",
+    "add_data",
+    "add_machine",
+    "add_options",
+    "describe",
+    "make",
+    "number",
+    "size",
+    "takers",
+]
 
 Add = Callable[..., argparse.Action]
 """``parser.add_argument``."""
@@ -78,6 +90,17 @@ def number(text: str) -> float:
         if not math.isfinite(value):
             raise
         return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """Return (height, width) of a text such as 768x512."""
+    try:
+        width, height = (int(part) for part in text.split("x"))
+        if min(width, height) < 1:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 768x512") from None
+    return height, width
 
 
 def add_data(add: Add) -> None:

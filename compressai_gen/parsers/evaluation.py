@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from compressai_gen.parsers.common import add_data, add_machine, describe, number
+from compressai_gen.parsers.common import add_data, add_machine, describe, number, size
 
 __all__ = ["ablation", "bench", "compare", "evaluate"]
 
@@ -120,7 +120,7 @@ def bench(parser: argparse.ArgumentParser) -> None:
         """,
     )
     add("--codecs", nargs="+", metavar="NAME", help="default: all that it knows; an unknown name lists them")
-    add("--sizes", nargs="+", type=_size, metavar="WxH", help="of the pictures (default: four, up to 3840x2160)")
+    add("--sizes", nargs="+", type=size, metavar="WxH", help="of the pictures (default: four, up to 3840x2160)")
     add(
         "--repeat",
         type=int,
@@ -130,14 +130,3 @@ def bench(parser: argparse.ArgumentParser) -> None:
     )
     add_machine(add)
     add("--output", type=Path, metavar="FOLDER", help="also write bench.csv and environment.json")
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Return (height, width) of a text such as 768x512."""
-    try:
-        width, height = (int(part) for part in text.split("x"))
-        if min(width, height) < 1:
-            raise ValueError
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 768x512") from None
-    return height, width

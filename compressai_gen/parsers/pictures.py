@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from compressai_gen.parsers.common import add_machine, add_options, describe, takers
+from compressai_gen.parsers.common import add_machine, add_options, describe, size, takers
 from compressai_gen.specs import own_specs
 
 __all__ = ["PICTURE_SUFFIXES", "decode", "encode", "info", "models"]
@@ -97,5 +97,26 @@ def info(parser: argparse.ArgumentParser) -> None:
 
 def models(parser: argparse.ArgumentParser) -> None:
     """Add what ``models`` takes."""
-    add = describe(parser, "List the pretrained models.", "compressai-gen models")
+    add = describe(
+        parser,
+        "List the pretrained models, or tell what models of a recipe would cost, which needs no weights.",
+        """
+        compressai-gen models
+        compressai-gen models --estimate {codec}-foundation --size 1920x1080
+        """,
+    )
     add("--json", action="store_true", help="as JSON")
+    add(
+        "--estimate",
+        nargs="*",
+        metavar="RECIPE",
+        help="count parameters, multiply-adds and memory of the model that a recipe trains: names in zoo/recipes or "
+        "TOML files (default: all of the zoo on a pretrained model)",
+    )
+    add(
+        "--size",
+        type=size,
+        default=(512, 768),
+        metavar="WxH",
+        help="of the picture, with --estimate (default: 768x512)",
+    )
