@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -152,6 +153,7 @@ class Trainer:
         warm_start: bool = True,
     ):
         self.recipe, self.data_root, self.output, self.init = recipe, data_root, output, init
+        _refuse_sharding()
         # Without saying so, processes of a machine that has nothing else than CPUs would not know of each other.
         on_cpu = not torch.accelerator.is_available()
         fast = has_fast_bfloat16(PartialState(cpu=on_cpu).device) if precision == "auto" else precision == "bfloat16"
@@ -403,6 +405,20 @@ class Trainer:
         threads = f"{torch.get_num_threads()} threads each"
         precision = "bfloat16" if self.accelerator.mixed_precision == "bf16" else "float32"
         return f"on {self.accelerator.num_processes} x {name}, {threads}, {precision}"
+
+
+def _refuse_sharding() -> None:
+    """Every process needs whole parameters, for the EMA and for validation.
+
+    Raises:
+        RecipeError: this process was started by a configuration that shares them out.
+    """
+    for name, variable in {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise RecipeError(
+                f"this training cannot share a model out by {name}: start it with distributed_type MULTI_GPU, as "
+                "examples/clusters does, and for less memory set gradient_checkpointing, lora_rank or a smaller batch"
+            )
 
 
 class _Opponent:
