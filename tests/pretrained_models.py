@@ -4,6 +4,8 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 
+from compressai_gen.models import CGDM, MRIDC
+
 UNET = {
     "in_channels": 4,
     "out_channels": 4,
@@ -25,6 +27,13 @@ AUTOENCODER = {
     "latent_channels": 4,
     "scaling_factor": 0.5,
 }
+
+NARROW = {"widths": (8, 8, 8), "blocks": (1, 1, 1)}
+PARTS = {
+    "cgdm": {"latent_codec": {"groups": (8, 8), "hyper_channels": 8, "width": 16}, "syntax": {"channels": 2}},
+    "mridc": {"quantizer": {"channels": 16, "entries": 16}, "predictor": {"width": 24, "depth": 1}},
+}
+CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 
 
 def save_unet(folder, **config):
@@ -58,3 +67,20 @@ def restorer_of(folder, **denoiser):
         "denoiser": {"class": "LatentUNet", "pretrained": str(folder), "tokens": 3} | denoiser,
         "guidance": {"class": "ControlBranch", "widths": [8, 8]},
     }
+
+
+def small_codec(name, folder, **denoiser):
+    """A codec on the models in a folder, in which no weights are zeros."""
+    torch.manual_seed(5)
+    model = CLASSES[name](g_a=NARROW, g_s=NARROW, restorer=restorer_of(folder, **denoiser), **PARTS[name])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2 and not parameter.any():
+                parameter.normal_(std=0.05)
+        if name == "mridc":
+            codebooks = torch.randn(model.quantizer.codebooks.shape)
+            model.quantizer.set_codebooks(codebooks, torch.ones(codebooks.shape[:2]))
+        else:  # as a warm start does, so that qualities differ
+            model.latent_codec.init_statistics(torch.ones(16), steps=(1.6, 1.15, 0.8, 0.55, 0.38))
+    model.eval().update()
+    return model

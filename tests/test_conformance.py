@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pretrained_models import save_autoencoder, save_unet, small_codec
 
 from compressai_gen import specs
 from compressai_gen.testing import CodecConformance
@@ -18,6 +19,27 @@ class TestCGDM(CodecConformance):
 
 
 class TestMRIDC(CodecConformance):
+    spec = specs.own_specs()["mridc"]
+
+
+class _OnPretrained(CodecConformance):
+    """At foundation size, with small random instances of the classes of the pretrained models."""
+
+    # Random networks replace the picture by noise, of which tiles share all but a twentieth: 7/255 of 120/255 as measured.
+    # tests/diffusion/test_latent_diffusion.py sees that no line shows between tiles.
+    tile_difference = 10 / 255
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls, tmp_path_factory):
+        return small_codec(cls.spec.name, save_unet(save_autoencoder(tmp_path_factory.mktemp("pretrained"))))
+
+
+class TestCGDMOnPretrained(_OnPretrained):
+    spec = specs.own_specs()["cgdm"]
+
+
+class TestMRIDCOnPretrained(_OnPretrained):
     spec = specs.own_specs()["mridc"]
 
 

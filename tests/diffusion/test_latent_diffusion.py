@@ -7,19 +7,12 @@ import sys
 
 import pytest
 import torch
-from pretrained_models import restorer_of, save_autoencoder, save_tiny_autoencoder, save_unet
+from pretrained_models import restorer_of, save_autoencoder, save_tiny_autoencoder, save_unet, small_codec
 
 from compressai_gen.diffusion.pretrained import AutoencoderSpace
 from compressai_gen.diffusion.tiling import OVERLAP
 from compressai_gen.errors import CodecError, MissingExtraError
-from compressai_gen.models import CGDM, MRIDC
-
-NARROW = {"widths": (8, 8, 8), "blocks": (1, 1, 1)}
-PARTS = {
-    "cgdm": {"latent_codec": {"groups": (8, 8), "hyper_channels": 8, "width": 16}, "syntax": {"channels": 2}},
-    "mridc": {"quantizer": {"channels": 16, "entries": 16}, "predictor": {"width": 24, "depth": 1}},
-}
-CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
+from compressai_gen.models import CGDM
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +20,9 @@ def folder(tmp_path_factory):
     return save_unet(save_autoencoder(tmp_path_factory.mktemp("pretrained")))
 
 
-def _make(name, folder, **denoiser):
-    torch.manual_seed(5)
-    model = CLASSES[name](g_a=NARROW, g_s=NARROW, restorer=restorer_of(folder, **denoiser), **PARTS[name])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() >= 2 and not parameter.any():
-                parameter.normal_(std=0.05)
-        if name == "mridc":
-            codebooks = torch.randn(model.quantizer.codebooks.shape)
-            model.quantizer.set_codebooks(codebooks, torch.ones(codebooks.shape[:2]))
-    model.eval().update()
-    return model
-
-
 @pytest.fixture(scope="module", params=["cgdm", "mridc"])
 def codec(request, folder):
-    return _make(request.param, folder)
+    return small_codec(request.param, folder)
 
 
 def test_parameters_are_few_and_the_configuration_is_plain(codec):
@@ -118,7 +97,7 @@ def test_no_seam_shows_between_tiles(codec, photograph, steps):
 
 
 def test_sent_blocks_keep_their_mean_latents(folder, photograph):
-    model = _make("mridc", folder)
+    model = small_codec("mridc", folder)
     space = model.restorer.space
     sent = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     sent[..., ::2] = True
@@ -148,7 +127,7 @@ def test_a_tiny_autoencoder_is_a_space(tmp_path, photograph):
 def test_at_first_the_unet_predicts_what_it_did_without_a_base(folder):
     from diffusers import UNet2DConditionModel
 
-    model = _make("cgdm", folder, prediction="sample")
+    model = small_codec("cgdm", folder, prediction="sample")
     fresh = CGDM(restorer=restorer_of(folder, prediction="sample"))
     denoiser, plain = fresh.restorer.denoiser.eval(), UNet2DConditionModel.from_pretrained(folder / "unet").eval()
     x, base, quality = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([0, 3])
@@ -177,7 +156,7 @@ def test_predictions_are_turned_into_the_clean_sample(folder, prediction, monkey
 
 def test_adapters_alone_are_trained(folder):
     pytest.importorskip("peft")
-    model = _make("cgdm", folder, lora_rank=2)
+    model = small_codec("cgdm", folder, lora_rank=2)
     trained = {id(p) for part in model.restorer.trained() for p in part.parameters()}
     names = {name for name, p in model.restorer.named_parameters() if id(p) in trained}
     inside = {name for name in names if name.startswith("denoiser.unet.")}
@@ -195,7 +174,7 @@ def test_adapters_alone_are_trained(folder):
 def test_peft_is_named_where_it_is_missing(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtraError, match=r"peft.*compressai-gen\[foundation\]"):
-        _make("cgdm", folder, lora_rank=2)
+        small_codec("cgdm", folder, lora_rank=2)
 
 
 def _without(folder, tmp_path, name):
