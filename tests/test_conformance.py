@@ -25,7 +25,7 @@ class TestMRIDC(CodecConformance):
 class _OnPretrained(CodecConformance):
     """At foundation size, with small random instances of the classes of the pretrained models."""
 
-    # Random networks replace the picture by noise, of which tiles share all but a twentieth: 7/255 of 120/255 as measured.
+    # Random networks replace the picture by noise, of which tiles share all but a twentieth: 7 of 120 steps of 8 bits.
     # tests/diffusion/test_latent_diffusion.py sees that no line shows between tiles.
     tile_difference = 10 / 255
 
