@@ -235,6 +235,10 @@ class AutoencoderSpace(Space, _Pretrained):
         config = self.autoencoder.config
         return config.scaling_factor, config.shift_factor or 0.0
 
+    def large(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """See :class:`Space`."""
+        return [self.autoencoder.encoder], [self.autoencoder.decoder]
+
     def encode(self, x: Tensor) -> Tensor:
         """See :class:`Space`; of a distribution, the mode."""
         encoded = self.autoencoder.encode((2 * x - 1).to(self.autoencoder.dtype))
@@ -332,6 +336,10 @@ class LatentUNet(nn.Module, _Pretrained):
             return [self]
         adapters = [m for name, m in self.unet.named_modules() if name.endswith((".lora_A", ".lora_B"))]
         return [self.tokens, self.unet.conv_in, *adapters]
+
+    def large(self) -> list[nn.Module]:
+        """See :meth:`compressai_gen.diffusion.restore.Restorer.large`."""
+        return [self.unet]
 
     def forward(self, x: Tensor, t: Tensor, base: Tensor, index: Tensor, guidance: Guidance | None = None) -> Tensor:
         """Estimates the clean sample; see :class:`compressai_gen.diffusion.denoiser.UNetDenoiser`."""

@@ -105,6 +105,12 @@ class Restorer(nn.Module):
         denoiser = self.denoiser.trained() if hasattr(self.denoiser, "trained") else [self.denoiser]
         return denoiser if self.guidance is None else [*denoiser, self.guidance]
 
+    def large(self) -> list[nn.Module]:
+        """The parts that are worth keeping elsewhere until they are called, in the order of decoding."""
+        before, after = self.space.large()
+        denoiser = self.denoiser.large() if hasattr(self.denoiser, "large") else []
+        return [*before, *denoiser, *after]
+
     def restore(
         self,
         base: BaseDecoder,

@@ -38,6 +38,10 @@ class Space(nn.Module, ABC):
     def decode(self, sample: Tensor) -> Tensor:
         """Maps samples to pictures (N, 3, H, W), not clamped."""
 
+    def large(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Its networks that are worth keeping elsewhere until they are called, of encoding and of decoding."""
+        return [], []
+
     def normalize(self, sample: Tensor) -> Tensor:
         """Brings samples of pictures to about -1 to 1, as networks take them."""
         return sample

@@ -20,6 +20,7 @@ import compressai_gen.diffusion.pretrained
 import compressai_gen.entropy.two_pass
 import compressai_gen.layers.patch_transforms  # noqa: F401
 from compressai_gen.configuration import resolve
+from compressai_gen.diffusion.offload import offload
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
@@ -126,6 +127,21 @@ class GenerativeCodec(CompressionModel, SharedModel):
     def fingerprint(self) -> str:
         """Returns that of the coding part, by which files name it; see :func:`compressai_gen.roles.fingerprint`."""
         return fingerprint(split(self.state_dict(), self.coding)["coding"])
+
+    def offload(self, device: str | torch.device, by_layer: bool = False) -> None:
+        """Computes on a device whose memory is too small for all of a pretrained restorer.
+
+        Its autoencoder and U-Net wait in the processor's memory, and come to the device when they are called. The model
+        is not to be moved afterwards.
+
+        Args:
+            device, by_layer: see :func:`compressai_gen.diffusion.offload.offload`.
+
+        Raises:
+            CodecError: the model has no pretrained part, or there is no such device.
+            MissingExtraError: ``accelerate`` is not installed.
+        """
+        offload(self, [] if self.restorer is None else self.restorer.large(), device, by_layer)
 
     @abstractmethod
     def analyze(self, x: Tensor, index: Tensor) -> Sequence[Any]:
@@ -352,7 +368,7 @@ class GenerativeCodec(CompressionModel, SharedModel):
                 raise CodecError(
                     f"the probability tables of this {self.name} are not built yet: call its update() once"
                 )
-            if not tensor.is_floating_point() or not tensor.numel():
+            if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:  # as layers that wait elsewhere
                 continue
             if not name.startswith("restorer."):  # whose pretrained parts may be kept in half precision
                 self._check_precision(tensor)

@@ -65,6 +65,38 @@ def test_weights_and_configuration_are_all_that_a_decoder_needs(codec, photograp
     assert torch.equal(rebuilt.eval().decompress(**stream)["x_hat"], codec.decompress(**stream)["x_hat"])
 
 
+@pytest.mark.parametrize("by_layer", [False, True])
+def test_parts_that_wait_elsewhere_code_and_decode_the_same(codec, photograph, by_layer):
+    pytest.importorskip("accelerate")
+    from accelerate.hooks import CpuOffload, UserCpuOffloadHook
+
+    x = photograph(128, 192)
+    offloaded = copy.deepcopy(codec)
+    offloaded.offload("cpu", by_layer)
+    stream = offloaded.compress(x, 2)
+    assert stream["strings"] == codec.compress(x, 2)["strings"]
+    assert torch.equal(offloaded.decompress(**stream)["x_hat"], codec.decompress(**stream)["x_hat"])
+    waiting = offloaded.restorer.large()
+    assert [type(part).__name__ for part in waiting] == ["Encoder", "UNet2DConditionModel", "Decoder"]
+    if by_layer:
+        assert all(parameter.is_meta for part in waiting for parameter in part.parameters())
+    else:  # each sends the one before away, the first one the last
+        hooks = [part._hf_hook for part in waiting]
+        assert all(isinstance(hook, CpuOffload) for hook in hooks)
+        before = [hook.prev_module_hook for hook in hooks]
+        assert all(isinstance(hook, UserCpuOffloadHook) for hook in before)
+        assert [hook.model for hook in before] == [waiting[-1], *waiting[:-1]]
+    assert {id(p) for p in offloaded.g_s.parameters() if p.is_meta} == set()
+
+
+def test_what_cannot_wait_elsewhere_is_told(codec):
+    pytest.importorskip("accelerate")
+    with pytest.raises(CodecError, match="device 'abacus' cannot be used here"):
+        codec.offload("abacus")
+    with pytest.raises(CodecError, match="no pretrained part"):
+        CGDM().offload("cpu")
+
+
 def test_no_pretrained_weight_decides_a_symbol(codec, photograph):
     """Only the syntax, which is the encoder's choice, looks at the latent; every decoder reads it alike."""
     changed = copy.deepcopy(codec)
