@@ -140,18 +140,20 @@ def _measured(run: Callable[[], Any], repeat: int, device: str, n_pixels: int) -
     """Returns what a function returns; median seconds, peak memory in GiB and multiply-adds in thousands a pixel."""
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
     elif _PEAK_RESET.exists():
         _PEAK_RESET.write_text("5")
     result, kmacs = kmacs_per_pixel(run, n_pixels)
     times = []
     for _ in range(repeat):
+        if on_gpu:  # or the first run would be timed with what the one before left in the queue
+            torch.cuda.synchronize(device)
         started = time.perf_counter()
         run()
         if on_gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
-    peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_of_process()
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else _peak_of_process()
     return result, {"s": statistics.median(times), "gib": peak / 2**30, "kmac_px": kmacs}
 
 
@@ -168,12 +170,15 @@ def with_ratios(table: pd.DataFrame) -> pd.DataFrame:
     total = table["encode_s"] + table["decode_s"]
     first = table["codec"].iloc[0]
     of_first = total[table["codec"] == first].set_axis(table["size"][table["codec"] == first])
-    per_pixel = total / table["size"].map(_pixels)
+    pixels = table["size"].map(_pixels)
+    per_pixel = total / pixels
     unit = _reference_size(table)
     of_unit = per_pixel[table["size"] == unit].set_axis(table["codec"][table["size"] == unit])
     table = table.assign(
         times_first=total / table["size"].map(of_first), per_pixel=per_pixel / table["codec"].map(of_unit)
     )
+    speeds = {f"{side}_mp_s": pixels / table[f"{side}_s"] / 1e6 for side in ("encode", "decode")}
+    table = table.assign(**speeds)
     return table.sort_values("size", kind="stable", key=lambda size: size.map(list(dict.fromkeys(size)).index))
 
 
@@ -219,9 +224,10 @@ def _run(args: argparse.Namespace) -> None:
     table = with_ratios(pd.DataFrame(rows))
     print(markdown_table(table.round(3)))
     print(
-        "\nencode_s, decode_s: median seconds; _gib: peak memory; _kmac_px: thousand multiply-adds a pixel,\n"
-        "of convolutions and matrix products; times_first: encode and decode together, relative to "
-        f"{rows[0]['codec']};\nper_pixel: the same per pixel, relative to the codec's own at {_reference_size(table)}"
+        "\nencode_s, decode_s: median seconds; _mp_s: megapixels per second; _gib: peak memory;\n"
+        "_kmac_px: thousand multiply-adds a pixel, of convolutions and matrix products;\n"
+        f"times_first: encode and decode together, relative to {rows[0]['codec']};\n"
+        f"per_pixel: the same per pixel, relative to the codec's own at {_reference_size(table)}"
     )
     if args.output is not None:
         write_table(table, args.output / "bench.csv")

@@ -19,6 +19,7 @@ def test_ratios():
     assert list(table["codec"]) == ["a", "b", "a", "b"]
     assert list(table["times_first"]) == [1, 4, 1, 2]
     assert list(table["per_pixel"]) == pytest.approx([2 / 3, 4 / 3, 1, 1])
+    assert list(table["decode_mp_s"]) == pytest.approx([0.393216, 0.098304, 0.262144, 0.131072])
 
 
 def test_a_picture_of_any_size_continues_by_its_mirror_image():
