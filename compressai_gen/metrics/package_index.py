@@ -141,16 +141,20 @@ def _watch(process: subprocess.Popen, folder: Path) -> None:
         while process.poll() is None and time.monotonic() - since < _STALLED:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
-            size = min(_BYTES, max((path.stat().st_size for path in _files(folder)), default=0))
+            size = min(_BYTES, max(_sizes(folder), default=0))
             if size > bar.n:
                 since = time.monotonic()
                 bar.update(size - bar.n)
 
 
-def _files(folder: Path) -> list[Path]:
-    with contextlib.suppress(OSError):  # pip moves and removes while we look
-        return [path for path in folder.rglob("*") if path.is_file()]
-    return []
+def _sizes(folder: Path) -> list[int]:
+    """Bytes of the files in a folder, as far as they could be looked at: pip moves and removes them meanwhile."""
+    sizes = []
+    with contextlib.suppress(OSError):
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                sizes.append(path.stat().st_size)
+    return sizes
 
 
 def _reason(log: Path) -> str:

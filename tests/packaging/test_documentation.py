@@ -15,6 +15,7 @@ import torch
 
 from compressai_gen.cli import COMMANDS, main
 from compressai_gen.cli import _fill_of as fill_of
+from compressai_gen.coding import encode
 from compressai_gen.data import known_datasets, load_dataset, write_image
 from compressai_gen.parsers.common import make
 from compressai_gen.train.recipe import load_recipe
@@ -119,6 +120,7 @@ def folder(tmp_path_factory):
     for name in ("photo.png", "photo.jpg", "photos/one.png", "photos/two.png", "mask.png"):
         write_image(image, folder / "x.png")
         (folder / "x.png").rename(folder / name)
+    (folder / "photo.cgen").write_bytes(encode(folder / "photo.png"))
     return folder
 
 
