@@ -247,11 +247,9 @@ def _known(model: GenerativeCodec, batch: int, height: int, width: int, rows: li
             return Conditions(index, latent, features=features)
         space = model.restorer.space
         run = functools.partial(space.encode, x_base)
-        if any(True for _ in space.parameters()):
-            return Conditions(
-                index, latent, x_base=_row("space, encode", space, run, n_pixels, rows), features=features
-            )
-        return Conditions(index, latent, x_base=run(), features=features)
+        counts = any(True for _ in space.parameters())
+        x_base = _row("space, encode", space, run, n_pixels, rows) if counts else run()
+        return Conditions(index, latent, x_base=x_base, features=features)
 
 
 def _restorer_rows(restorer: Restorer, known: Conditions, rows: list[dict[str, Any]]) -> None:

@@ -148,7 +148,7 @@ def _watch(process: subprocess.Popen, folder: Path) -> None:
 
 
 def _sizes(folder: Path) -> list[int]:
-    """Bytes of the files in a folder, as far as they could be looked at: pip moves and removes them meanwhile."""
+    """Bytes of all that is in a folder, as far as they could be looked at: pip moves and removes them meanwhile."""
     sizes = []
     with contextlib.suppress(OSError):
         for path in folder.rglob("*"):
