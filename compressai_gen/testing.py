@@ -93,10 +93,12 @@ class CodecConformance:
         tile_difference: by how much, of values in [0, 1] and on average, decoding in tiles may change a picture. Codecs
             with normalization or attention over all of a tile say what they need, and test by other means that no line
             shows.
+        batch_difference: by how much at most, of values in [0, 1], a picture may differ that is decoded with others.
     """
 
     spec: CodecSpec
     tile_difference: float = 1 / 255
+    batch_difference: float = 1e-3
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -200,7 +202,7 @@ class CodecConformance:
         assert len(streams[0]) < len(streams[1])
         together = model.decompress([streams], (64, 64))["x_hat"]
         apart = torch.cat([model.decompress([[data]], (64, 64))["x_hat"] for data in streams])
-        torch.testing.assert_close(together, apart, atol=1e-3, rtol=0)
+        torch.testing.assert_close(together, apart, atol=self.batch_difference, rtol=0)
 
     def test_forward_estimates_the_stream(self, model: GenerativeCodec, photograph: Callable[..., Tensor]) -> None:
         """Likelihoods, headers included, tell the bytes to within a few percent, and the picture has its size."""

@@ -28,6 +28,8 @@ class _OnPretrained(CodecConformance):
     # Random networks replace the picture by noise, of which tiles share all but a twentieth: 7 of 120 steps of 8 bits.
     # tests/diffusion/test_latent_diffusion.py sees that no line shows between tiles.
     tile_difference = 10 / 255
+    # In bfloat16, products of one and of two pictures are rounded differently, and random networks amplify that.
+    batch_difference = 20 / 255
 
     @pytest.fixture(scope="class")
     @classmethod
