@@ -80,7 +80,9 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads weights; parts that the files have nothing of, such as a denoiser, stay as they are.
+    """Loads weights; parts that the files have nothing of stay as they are, those that the model does without are left.
+
+    So a codec is given a restorer, and one that has a restorer is trained on without.
 
     Args:
         model: gets them.
@@ -91,12 +93,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     try:
         state = {k: v for file in weight_files(path) for k, v in load_file(file).items()}
-        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items() if not _left_out(model, k)}
         parts = {name.split(".")[0] for name in state}
         untouched = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in parts}
         model.load_state_dict(untouched | state)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RecipeError(f"{path} cannot be used to start from: {error}") from error
+
+
+def _left_out(model: nn.Module, key: str) -> bool:
+    part = key.split(".")[0]
+    return hasattr(model, part) and getattr(model, part) is None
 
 
 def coding_part(model: GenerativeCodec, path: Path) -> dict[str, Tensor]:

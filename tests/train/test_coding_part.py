@@ -8,7 +8,7 @@ import torch
 import compressai_gen
 from compressai_gen.cgen import CgenFile
 from compressai_gen.data import write_image
-from compressai_gen.errors import BitstreamError
+from compressai_gen.errors import BitstreamError, RecipeError
 from compressai_gen.models import CGDM
 from compressai_gen.roles import ROLES, split
 from compressai_gen.train.export import half_precision_state, load_weights, write_weights
@@ -100,3 +100,15 @@ def test_roles_are_whole(before):
     parts = split(old.state_dict(), old.coding)
     assert not [name for name in parts["networks"] if "entropy_bottleneck" in name or "gaussian" in name]
     assert [name for name in parts["networks"] if name.startswith("latent_codec.h_a.")]
+
+
+def test_the_base_of_a_whole_codec_is_trained_on_without_its_restorer(before):
+    folder, _, whole = before
+    base = CGDM(**CONFIG | {"restorer": None})
+    load_weights(base, folder)
+    for name, value in base.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+    (folder / "networks.safetensors").unlink()
+    write_weights({"unknown.weight": torch.zeros(1)}, folder / "networks.safetensors")
+    with pytest.raises(RecipeError, match=r"unknown\.weight"):
+        load_weights(base, folder)

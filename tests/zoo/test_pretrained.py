@@ -187,7 +187,9 @@ def test_untrained_model_on_request(name, shipped):
 
 
 def test_arguments_go_to_the_class(name):
-    model = zoo.MODELS[name](quality=1, pretrained=False, g_a={"class": "AnalysisTransform", "blocks": (1, 1, 1), "widths": [8, 8, 8]})
+    model = zoo.MODELS[name](
+        quality=1, pretrained=False, g_a={"class": "AnalysisTransform", "blocks": (1, 1, 1), "widths": [8, 8, 8]}
+    )
     assert model.g_a.stem.out_channels == 8
 
 
