@@ -55,6 +55,6 @@ SPEC = CodecSpec(
         "+ online optimization": Variant({"online_steps": 50}, {}),
     },
     timed=("steps=0", "steps=4"),
-    limits="At low rates, fine texture becomes smooth or breaks into fragments, and edges of blocks of 16x16 pixels may show "
-    "in smooth parts.",
+    limits="At low rates, fine texture becomes smooth or breaks into fragments, and edges of blocks of 16x16 pixels "
+    "show.",
 )
