@@ -102,8 +102,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _left_out(model: nn.Module, key: str) -> bool:
-    part = key.split(".")[0]
-    return hasattr(model, part) and getattr(model, part) is None
+    return getattr(model, key.split(".")[0], model) is None
 
 
 def coding_part(model: GenerativeCodec, path: Path) -> dict[str, Tensor]:
