@@ -38,7 +38,7 @@ _HEADINGS = {
     "bd_rate_percent": "PCHIP [%]",
     "bd_rate_percent_akima": "Akima [%]",
 }
-_DIGITS = {"psnr": 2, "ssimulacra2": 2, "grid": 2, "encode_s": 3, "decode_s": 3, "overlap": 2}
+_DIGITS = {"psnr": 2, "ssimulacra2": 2, "grid": 2, "blocking": 2, "encode_s": 3, "decode_s": 3, "overlap": 2}
 
 
 class _Markup(NamedTuple):

@@ -9,6 +9,7 @@ sets of them. ``ReferenceMetric``, ``FrechetPatchDistance`` (FID) and ``KernelPa
 from typing import Any
 
 from compressai_gen.metrics.bd_rate import MIN_OVERLAP, BDRate, bd_rate
+from compressai_gen.metrics.blocking import blocking_excess, steepness
 from compressai_gen.metrics.distribution import (
     FEATURES,
     MIN_PATCHES,
@@ -50,10 +51,12 @@ __all__ = [
     "ReferenceMetric",
     "ReferenceMetrics",
     "bd_rate",
+    "blocking_excess",
     "create_metric",
     "grid_excess",
     "line_powers",
     "lpips_network",
+    "steepness",
 ]
 
 FIGURES: dict[str, FigureSpec] = {**METRICS, **SET_METRICS}

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
+from compressai_gen.metrics.blocking import steepness
 from compressai_gen.metrics.losses import DistsLoss
 from compressai_gen.metrics.perceptual import LpipsMetric
 
-__all__ = ["Distortion", "DistortionOptions", "Original", "folded_error", "psnr"]
+__all__ = ["Distortion", "DistortionOptions", "Original", "blocking", "folded_error", "psnr"]
 
 _FOLDS = ((32, 4), (64, 4), (64, 16), (128, 4), (128, 16), (128, 32))
 # Sides in pixels of patches, and of those cells of which such a patch has sixteen at least.
@@ -32,6 +33,7 @@ class DistortionOptions:
         lpips_vgg_weight: of LPIPS with VGG-16, which costs 20 times as much.
         dists_weight: of :class:`DistsLoss` over the batch.
         fold_weight: of :func:`folded_error`; 1,500 beside a squared error's 40 keeps periodic patterns away.
+        blocking_weight: of :func:`blocking`; crops must begin where the codec's blocks do.
         lpips_images, lpips_vgg_images, dists_images: how many crops of a batch each of them looks at, standing for
             all; 0 for all.
         shift: both pictures lose up to so many rows and columns, at random, before a network sees them. Networks that
@@ -46,6 +48,7 @@ class DistortionOptions:
     lpips_vgg_weight: float = 0.0
     dists_weight: float = 0.0
     fold_weight: float = 0.0
+    blocking_weight: float = 0.0
     lpips_images: int = 0
     lpips_vgg_images: int = 0
     dists_images: int = 5
@@ -114,6 +117,8 @@ class Distortion(nn.Module):
                 parts["ms_ssim"] = _lost_ms_ssim(x_hat.float(), x)
             if options.fold_weight:
                 parts["fold"] = folded_error(error)
+            if options.blocking_weight:
+                parts["blocking"] = blocking(x_hat.float(), x)
         for name in ("lpips", "lpips_vgg", "dists"):
             if getattr(options, f"{name}_weight"):
                 parts[name] = self._perceived(name, x_hat, x, features.get(name))
@@ -186,6 +191,27 @@ def folded_error(error: Tensor) -> Tensor:
         folded = folded - folded.mean(dim=(3, 5), keepdim=True)
         parts.append(folded.square().mean(dim=(1, 2, 3, 4, 5)) * (n * n / 256))
     return torch.stack(parts).mean(0) if parts else error.new_zeros(len(error))
+
+
+def blocking(x_hat: Tensor, x: Tensor) -> Tensor:
+    """How much steeper pictures (N, 3, H, W) are at some places of the codec's blocks than at others.
+
+    Steps where blocks meet have random signs, so that no mean over cells sees them, as :func:`folded_error` would; LPIPS
+    takes them for detail. What the profile of :func:`~compressai_gen.metrics.blocking.steepness`, divided by its mean,
+    lacks of the original's is squared and averaged: 0 of equal profiles, and of steps at every sixteenth pixel that are
+    three times as strong as the rest, 0.2.
+
+    Args:
+        x_hat, x: in [0, 1], a block's corner at their upper left, sides longer than a block.
+
+    Returns:
+        The blocking of each picture (N,).
+    """
+    shares = []
+    for picture in (x_hat, x):
+        profile = steepness(picture)
+        shares.append(profile / (profile.mean(dim=2, keepdim=True) + 1e-6))
+    return (shares[0] - shares[1]).square().mean(dim=(1, 2))
 
 
 def _lost_ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor
 
 from compressai_gen.errors import MetricError
+from compressai_gen.metrics.blocking import BLOCK, BlockingMetric
 from compressai_gen.metrics.grid import LINES, WINDOW, GridMetric
 from compressai_gen.metrics.perceptual import ComplexLpipsMetric, DistsMetric, LpipsMetric
 from compressai_gen.metrics.ssimulacra2 import Ssimulacra2Metric
@@ -165,13 +166,22 @@ METRICS: dict[str, MetricSpec] = {
         terms=(2, len(LINES), 2),
         has_bd_rate=False,
     ),
+    "blocking": MetricSpec(
+        "blocking [dB]",
+        False,
+        BLOCK + 1,
+        lambda device: BlockingMetric(),
+        BlockingMetric.pooled,
+        terms=(2, 2, BLOCK),
+        has_bd_rate=False,
+    ),
     "lpips_complex": MetricSpec("LPIPS in the complex half", False, 31, lambda device: ComplexLpipsMetric(device)),
     "psnr_central": MetricSpec("PSNR in the central quarter [dB]", True, 2, lambda device: CentralMetric(Psnr())),
     "lpips_central": MetricSpec(
         "LPIPS in the central quarter", False, 62, lambda device: CentralMetric(LpipsMetric("alex", device))
     ),
 }
-DEFAULT_METRICS = ("psnr", "ms_ssim", "ssim", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid")
+DEFAULT_METRICS = ("psnr", "ms_ssim", "ssim", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid", "blocking")
 """By family: pixels, structure, perceptual ones that this package trains on, ones that it does not, and patterns."""
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LINES", "WINDOW", "GridMetric", "grid_excess", "line_powers"]
+__all__ = ["LINES", "WINDOW", "GridMetric", "grid_excess", "line_powers", "luma"]
 
 WINDOW = 64
 """Pixels of a side of the windows whose spectra are averaged; smaller pictures have no figure."""
@@ -68,6 +68,11 @@ def _bins(device: torch.device) -> _Bins:
     return _Bins(window[:, None] * window, *(torch.tensor(bins, device=device) for bins in (lines, neighbours)))
 
 
+def luma(images: Tensor) -> Tensor:
+    """Return the luma (N, H, W) of RGB pictures (N, 3, H, W), in their range."""
+    return torch.einsum("c,nchw->nhw", images.new_tensor(_LUMA, dtype=torch.float32), images.float())
+
+
 def line_powers(images: Tensor) -> Tensor:
     """Return the power of each line and of the spectrum around it, differentiable.
 
@@ -81,8 +86,7 @@ def line_powers(images: Tensor) -> Tensor:
         levels; those of several images may be averaged for the figure of a set.
     """
     window, lines, neighbours = _bins(images.device)
-    luma = torch.einsum("c,nchw->nhw", images.new_tensor(_LUMA, dtype=torch.float32), images.float())
-    views = luma.unfold(1, WINDOW, WINDOW // 2).unfold(2, WINDOW, WINDOW // 2)
+    views = luma(images).unfold(1, WINDOW, WINDOW // 2).unfold(2, WINDOW, WINDOW // 2)
     mean = torch.einsum("nrchw,hw->nrc", views, window) / window.sum()
     spectra = torch.fft.rfft2((views - mean[..., None, None]) * window)
     power = (spectra.real.square() + spectra.imag.square()).mean(dim=(1, 2)).flatten(1)

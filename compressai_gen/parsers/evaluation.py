@@ -29,7 +29,7 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help="default: psnr ms_ssim ssim lpips dists lpips_vgg ssimulacra2 grid; an unknown name lists all",
+        help="default: psnr ms_ssim ssim lpips dists lpips_vgg ssimulacra2 grid blocking; an unknown name lists all",
     )
     add(
         "--fid-features",

@@ -41,6 +41,8 @@ _LOWERED = {
     "lpips": ("lpips_weight",),
     "lpips_vgg": ("lpips_vgg_weight",),
     "dists": ("dists_weight",),
+    "grid": ("fold_weight",),
+    "blocking": ("blocking_weight",),
 }
 # Metrics by name, and what a distortion weighs them by.
 

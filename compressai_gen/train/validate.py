@@ -21,7 +21,7 @@ __all__ = ["METRICS", "check_validation", "choose", "score", "validate"]
 LARGE = 300_000
 """Pixels from which a photograph counts as large."""
 
-METRICS = ("psnr", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid")
+METRICS = ("psnr", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid", "blocking")
 
 
 def choose(folder: Path, per_class: int) -> dict[str, list[Path]]:

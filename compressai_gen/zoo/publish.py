@@ -150,7 +150,7 @@ def _history(recipe: str, run: dict[str, Any]) -> str:
 
 
 _README_BPP, _README_ROWS = 0.1, 8
-_README_METRICS = ("psnr", "ms_ssim", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid", "fid")
+_README_METRICS = ("psnr", "ms_ssim", "lpips", "dists", "lpips_vgg", "ssimulacra2", "grid", "blocking", "fid")
 _README_RATES = ("lpips", "dists", "lpips_vgg")
 
 
@@ -168,7 +168,7 @@ def readme_section(results: Path) -> str:
     table = (
         nearest[["codec", "quality", "bpp", *metrics]]
         .round(4)
-        .round({"psnr": 2, "ssimulacra2": 1, "grid": 1, "fid": 1})
+        .round({"psnr": 2, "ssimulacra2": 1, "grid": 1, "blocking": 1, "fid": 1})
     )
     rates = pd.read_csv(results / "bd_rate.csv")
     for metric in _README_RATES:
