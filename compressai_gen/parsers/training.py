@@ -10,7 +10,7 @@ from compressai_gen.parsers.common import describe
 __all__ = ["PRECISIONS", "publish", "shards", "train"]
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-"""What networks may be trained in; ``auto`` is bfloat16 where the hardware multiplies it, and else float32."""
+"""What networks may be trained in; ``auto`` is bfloat16 where the hardware multiplies it faster, and else float32."""
 
 
 def train(parser: argparse.ArgumentParser) -> None:
