@@ -16,8 +16,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # Matrix tiles, or products of pairs in AVX-512 registers: of the latter an AMD processor (Zen 4 on) does as many
-        # a cycle as of float32's, an Intel one half as many, so that it gains nothing and pays for the conversions.
+        # Matrix tiles, or products of pairs in AVX-512 registers: of the latter an AMD processor (Zen 4 on) does as
+        # many a cycle as of float32's, an Intel one half as many: it gains nothing and pays for the conversions.
         tiles, pairs = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
         return torch.backends.mkldnn.enabled and (tiles or (pairs and _is_of_amd()))
     return False

@@ -16,7 +16,7 @@ from compressai_gen.metrics.grid import luma
 __all__ = ["BLOCK", "BlockingMetric", "blocking_excess", "steepness"]
 
 BLOCK = 16
-"""Side in pixels of the blocks that are looked at, which begin at the upper left corner; those of 4 and 8 are among it."""
+"""Side in pixels of the blocks that are looked at, which begin at the upper left corner; 4 and 8 divide it."""
 
 _ROUNDING = 2 / 12
 # Variance of the difference of two values that were rounded to 8 bits: without it a flat picture would have no ratio.

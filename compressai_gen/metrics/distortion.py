@@ -196,10 +196,10 @@ def folded_error(error: Tensor) -> Tensor:
 def blocking(x_hat: Tensor, x: Tensor) -> Tensor:
     """How much steeper pictures (N, 3, H, W) are at some places of the codec's blocks than at others.
 
-    Steps where blocks meet have random signs, so that no mean over cells sees them, as :func:`folded_error` would; LPIPS
-    takes them for detail. What the profile of :func:`~compressai_gen.metrics.blocking.steepness`, divided by its mean,
-    lacks of the original's is squared and averaged: 0 of equal profiles, and of steps at every sixteenth pixel that are
-    three times as strong as the rest, 0.2.
+    Steps where blocks meet have random signs, so that no mean over cells sees them, as :func:`folded_error` would;
+    LPIPS takes them for detail. What the profile of :func:`~compressai_gen.metrics.blocking.steepness`, divided by its
+    mean, lacks of the original's is squared and averaged: 0 of equal profiles, and of steps at every sixteenth pixel
+    that are three times as steep as the rest, 0.2.
 
     Args:
         x_hat, x: in [0, 1], a block's corner at their upper left, sides longer than a block.

@@ -55,6 +55,5 @@ SPEC = CodecSpec(
         "+ online optimization": Variant({"online_steps": 50}, {}),
     },
     timed=("steps=0", "steps=4"),
-    limits="At low rates, fine texture becomes smooth or breaks into fragments, and edges of blocks of 16x16 pixels "
-    "show.",
+    limits="At low rates, fine texture becomes smooth, breaks into fragments or turns into a fine mesh.",
 )

@@ -63,7 +63,7 @@ def test_the_original_has_none_and_flat_pictures_have_a_figure():
 def test_the_figure_of_a_set_is_nearer_to_the_truth_than_those_of_its_images():
     originals, decoded = _noise(64, count=12), _noise(64, count=12, seed=1)
     metric = create_metric("blocking")
-    terms = torch.stack([torch.stack([steepness(x[None])[0] for x in pair]) for pair in zip(decoded, originals, strict=True)])
+    terms = torch.stack([steepness(decoded), steepness(originals)], dim=1)
     alone = [metric.pooled(term) for term in terms]
     assert 0 < metric.pooled(terms.mean(0)) < sum(alone) / len(alone)
 
