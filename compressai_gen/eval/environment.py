@@ -13,6 +13,7 @@ import torch
 from PIL import features
 
 from compressai_gen._version import __version__
+from compressai_gen.layers.precision import cpu_fields
 
 __all__ = ["PASSING", "describe_environment", "versions_of_figures"]
 
@@ -32,7 +33,7 @@ def describe_environment(device: str | torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": versions_of_figures() | {name: _version(name) for name in _OF_TABLES},
         "encoders": {name: features.version(name) for name in ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif")},
-        "cpu": _cpu_name(),
+        "cpu": cpu_fields().get("model name") or platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "device": _device_name(torch.device(device)),
         "peak_memory_mib": _peak_memory(),
@@ -62,15 +63,6 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _device_name(device: torch.device) -> str:

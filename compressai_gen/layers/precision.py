@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["bfloat16_autocast", "has_fast_bfloat16"]
+__all__ = ["bfloat16_autocast", "cpu_fields", "has_fast_bfloat16"]
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -23,13 +23,19 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-@cache
 def _is_of_amd() -> bool:
+    return "AuthenticAMD" in cpu_fields().get("vendor_id", platform.processor())
+
+
+@cache
+def cpu_fields() -> dict[str, str]:
+    """Returns what Linux says of the first processor, by the names of ``/proc/cpuinfo``; nothing elsewhere."""
     try:
         told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        told = platform.processor()
-    return "AuthenticAMD" in told
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in told.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def bfloat16_autocast(device: torch.device) -> torch.autocast:

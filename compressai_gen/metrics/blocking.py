@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressai_gen.metrics.grid import luma
+from compressai_gen.metrics.excess import ExcessMetric, luma
 
 __all__ = ["BLOCK", "BlockingMetric", "blocking_excess", "steepness"]
 
@@ -57,22 +57,13 @@ def blocking_excess(decoded: Tensor, original: Tensor) -> Tensor:
     return 10 * torch.div(*shares).log10()
 
 
-class BlockingMetric:
-    """How much steeper pictures are where blocks meet, in dB: 0 for the original itself, lower is better."""
+def luma_steepness(images: Tensor) -> Tensor:
+    """Return :func:`steepness` (N, 2, 16) of the luma of 8-bit RGB pictures (N, 3, H, W)."""
+    return steepness(luma(images)[:, None])
 
-    def prepare(self, original: Tensor) -> Tensor:
-        """Return the original's profiles (2, 16)."""
-        return steepness(luma(original[None])[:, None])[0]
 
-    def compare(self, prepared: Tensor, reconstruction: Tensor) -> float:
-        """Return the excess of the steepest place."""
-        return self.pooled(self.terms(prepared, reconstruction))
+class BlockingMetric(ExcessMetric):
+    """How much steeper pictures are where blocks meet; terms are of shape (2, 2, 16)."""
 
-    def terms(self, prepared: Tensor, reconstruction: Tensor) -> Tensor:
-        """Return the profiles (2, 2, 16) of reconstruction and original, whose means give a set's figure."""
-        return torch.stack([self.prepare(reconstruction), prepared]).cpu()
-
-    @staticmethod
-    def pooled(terms: Tensor) -> float:
-        """Return the figure of terms, or of their mean over the images of a set."""
-        return blocking_excess(*terms.double()).max().item()
+    seen = staticmethod(luma_steepness)
+    excess = staticmethod(blocking_excess)

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LINES", "WINDOW", "GridMetric", "grid_excess", "line_powers", "luma"]
+from compressai_gen.metrics.excess import ExcessMetric, luma
+
+__all__ = ["LINES", "WINDOW", "GridMetric", "grid_excess", "line_powers"]
 
 WINDOW = 64
 """Pixels of a side of the windows whose spectra are averaged; smaller pictures have no figure."""
@@ -22,7 +24,6 @@ WINDOW = 64
 _NEIGHBOURS = (-3, -2, 2, 3)
 # Bins from a line, along its own direction. Beyond one bin, a Hann window leaks nothing of the line; and the spectrum's
 # ridge along the axes, which every photograph with upright things has, is in the neighbours as it is in the line.
-_LUMA = (0.299, 0.587, 0.114)
 _ROUNDING = 1 / 12
 # Variance of rounding to 8 bits, which is added to all powers: without it a flat picture would have no ratio.
 
@@ -68,11 +69,6 @@ def _bins(device: torch.device) -> _Bins:
     return _Bins(window[:, None] * window, *(torch.tensor(bins, device=device) for bins in (lines, neighbours)))
 
 
-def luma(images: Tensor) -> Tensor:
-    """Return the luma (N, H, W) of RGB pictures (N, 3, H, W), in their range."""
-    return torch.einsum("c,nchw->nhw", images.new_tensor(_LUMA, dtype=torch.float32), images.float())
-
-
 def line_powers(images: Tensor) -> Tensor:
     """Return the power of each line and of the spectrum around it, differentiable.
 
@@ -107,22 +103,8 @@ def grid_excess(decoded: Tensor, original: Tensor) -> Tensor:
     return 10 * (decoded[..., 0] * original[..., 1] / (decoded[..., 1] * original[..., 0])).log10()
 
 
-class GridMetric:
-    """The line that stands out most against the original, in dB: 0 for the original itself, lower is better."""
+class GridMetric(ExcessMetric):
+    """The line that stands out most against the original; terms are of shape (2, 15, 2)."""
 
-    def prepare(self, original: Tensor) -> Tensor:
-        """Return the original's powers (15, 2)."""
-        return line_powers(original[None])[0]
-
-    def compare(self, prepared: Tensor, reconstruction: Tensor) -> float:
-        """Return the excess of the strongest line."""
-        return self.pooled(self.terms(prepared, reconstruction))
-
-    def terms(self, prepared: Tensor, reconstruction: Tensor) -> Tensor:
-        """Return the powers (2, 15, 2) of reconstruction and original, whose means over images give a set's figure."""
-        return torch.stack([line_powers(reconstruction[None])[0], prepared]).cpu()
-
-    @staticmethod
-    def pooled(terms: Tensor) -> float:
-        """Return the figure of terms, or of their mean over the images of a set."""
-        return grid_excess(*terms.double()).max().item()
+    seen = staticmethod(line_powers)
+    excess = staticmethod(grid_excess)
