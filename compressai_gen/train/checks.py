@@ -56,6 +56,7 @@ _OF_RECIPE: dict[str, _Rule] = {
         "a table of numbers from 0",
         lambda value: isinstance(value, dict) and all(_is_number(v) and v >= 0 for v in value.values()),
     ),
+    "takes": ("a list of texts", lambda value: isinstance(value, list) and all(map(_TEXT[1], value))),
     "accumulate": _COUNT,
     "processes": ("a whole number from 0", lambda value: _is_whole(value) and value >= 0),
     "gradient_checkpointing": ("true or false", lambda value: isinstance(value, bool)),

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def weight_files(path: Path) -> list[Path]:
     return [path / f"{role}.safetensors" for role in ROLES] if path.is_dir() else [path]
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, takes: Sequence[str] = ()) -> None:
     """Loads weights; parts that the files have nothing of stay as they are, those that the model does without are left.
 
     So a codec is given a restorer, and one that has a restorer is trained on without.
@@ -89,15 +89,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Args:
         model: gets them.
         path: a file, the folder of a run, or the name of weights of the zoo.
+        takes: parts, such as ``g_s.blocks``, that are all that is loaded, maybe from another model; by default
+            everything is.
 
     Raises:
-        RecipeError: a file is missing, is not safetensors, or is another model's.
+        RecipeError: a file is missing, is not safetensors, or is another model's, or lacks a part that is taken.
     """
     try:
         state = {k: v for file in weight_files(path) for k, v in load_file(file).items()}
-        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items() if not _left_out(model, k)}
-        parts = {name.split(".")[0] for name in state}
-        untouched = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in parts}
+        if takes:
+            untouched = {k: v for k, v in model.state_dict().items() if not is_coding(k, takes)}
+            state = {k: v for k, v in state.items() if is_coding(k, takes)}
+        else:
+            state = {k: v for k, v in state.items() if not _left_out(model, k)}
+            parts = {name.split(".")[0] for name in state}
+            untouched = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in parts}
+        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         model.load_state_dict(untouched | state)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RecipeError(f"{path} cannot be used to start from: {error}") from error

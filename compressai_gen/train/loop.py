@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import sys
 import time
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from compressai_gen.errors import CodecError, RecipeError
@@ -34,6 +33,7 @@ from compressai_gen.train.objectives import Objective, checkpoint_gradients
 from compressai_gen.train.optimizers import make_optimizer
 from compressai_gen.train.preview import preview
 from compressai_gen.train.recipe import Recipe, Stage
+from compressai_gen.train.sharding import Averages, check_sharding, whole
 from compressai_gen.train.stopwatch import Stopwatch
 from compressai_gen.train.validate import score, validate
 
@@ -153,11 +153,14 @@ class Trainer:
         warm_start: bool = True,
     ):
         self.recipe, self.data_root, self.output, self.init = recipe, data_root, output, init
-        _refuse_sharding()
+        check_sharding()
         # Without saying so, processes of a machine that has nothing else than CPUs would not know of each other.
         on_cpu = not torch.accelerator.is_available()
         fast = has_fast_bfloat16(PartialState(cpu=on_cpu).device) if precision == "auto" else precision == "bfloat16"
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if fast else "no")
+        if self.accelerator.is_fsdp2:
+            # Autocast chooses what computes in bfloat16; gathered in that, linear paths would lose what they are for.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
         self.main = self.accelerator.is_main_process
         self.accumulate = recipe.accumulated_by(self.accelerator.num_processes)
         set_seed(recipe.seed)
@@ -167,10 +170,10 @@ class Trainer:
         with self.accelerator.main_process_first():
             if self.main and not self.checkpoint.exists() and _old(self.checkpoint).exists():
                 _old(self.checkpoint).rename(self.checkpoint)
-        if init is not None:
-            load_weights(self.model, init)
-        elif warm_start and not self.checkpoint.exists():
+        if warm_start and not self.checkpoint.exists() and (init is None or recipe.takes):
             self.objective.warm_start(self.model, self.data)
+        if init is not None:
+            load_weights(self.model, init, recipe.takes)
         keep = self.objective.keeps_coding if recipe.keep_coding is None else recipe.keep_coding
         self.coding = coding_part(self.model, init) if keep and init is not None else {}
         self._prepare(compiled)
@@ -178,7 +181,9 @@ class Trainer:
     def _prepare(self, compiled: bool) -> None:
         """Puts everything onto the device and takes up the checkpoint, where there is one."""
         recipe, accelerator, model = self.recipe, self.accelerator, self.model
-        model.to(accelerator.device, memory_format=torch.channels_last)
+        # FSDP takes contiguous parameters alone.
+        layout = torch.contiguous_format if accelerator.is_fsdp2 else torch.channels_last
+        model.to(accelerator.device, memory_format=layout)
         self.objective.to(accelerator.device, memory_format=torch.channels_last)
         model.requires_grad_(False)
         for module in self.objective.trained(model):
@@ -189,11 +194,7 @@ class Trainer:
             if name.endswith("quantiles"):
                 parameter.requires_grad_(False)  # several processes would wait for each other's gradients of them
         named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.parameters = list(named.values())
         optimizer = make_optimizer(recipe.optimizer, recipe.speeds, named)
-        self.ema = EMAModel(
-            self.parameters, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
-        )
         self.progress, self.means, self.stopwatch = (
             _Progress(accelerator.num_processes),
             _Means(),
@@ -205,7 +206,16 @@ class Trainer:
         self.stopwatch.watch(step, "model")
         if compiled:
             step.compile(dynamic=False)
-        self.prepared, self.optimizer = accelerator.prepare(step, optimizer)
+        try:
+            self.prepared, self.optimizer = accelerator.prepare(step, optimizer)
+        except ValueError as error:  # such as layers to wrap that the model has none of
+            raise RecipeError(f"{recipe.name} cannot be prepared for training as it was started: {error}") from error
+        # Where they are shared out, the parameters are others now.
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.parameters = list(self.trained.values())
+        self.ema = Averages(
+            self.parameters, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
+        )
         self.opponent = _Opponent(recipe, accelerator) if _is_adversarial(recipe) else None
         accelerator.register_for_checkpointing(self.ema, self.objective, self.progress, _Unsaved(model), self.data)
         if self.checkpoint.exists():
@@ -291,7 +301,7 @@ class Trainer:
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
                 loss, logs, x = self._accumulate(stage)
         with watch("optimizer"):
-            logs["grad_norm"] = self.accelerator.clip_grad_norm_(self.parameters, recipe.gradient_clip)
+            logs["grad_norm"] = whole(self.accelerator.clip_grad_norm_(self.parameters, recipe.gradient_clip))
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.ema.step(self.parameters)
@@ -299,7 +309,7 @@ class Trainer:
             with watch("adversary"):
                 logs |= against.learn(step)
         self.means.add(loss, logs)
-        if recipe.pictures_every and (step + 1) % recipe.pictures_every == 0 and self.board is not None:
+        if recipe.pictures_every and (step + 1) % recipe.pictures_every == 0:
             self._picture(x[:4])
 
     def _accumulate(self, stage: Stage) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -316,10 +326,11 @@ class Trainer:
 
     @torch.no_grad()
     def _picture(self, x: Tensor) -> None:
-        self.model.eval()
-        with self.accelerator.autocast():
-            x_hat = self.model(x)["x_hat"]
-        self.board.pictures(x, x_hat, self.progress.step + 1)
+        with self._averaged() as model:
+            if model is not None:
+                with self.accelerator.autocast():
+                    x_hat = model(x)["x_hat"]
+                self.board.pictures(x, x_hat, self.progress.step + 1)
 
     def _agree(self, due: bool) -> bool:
         """Whether something is due by the clock: for several processes by the first one's, looked at now and then."""
@@ -357,46 +368,68 @@ class Trainer:
         self._check_finite()
         self.accelerator.wait_for_everyone()
         progress = self.progress
-        if self.main:
-            run: dict[str, Any] = {
-                "step": progress.step,
-                "pixels": progress.pixels,
-                "seconds": round(progress.seconds, 1),
-            }
-            run |= {"hardware": self.describe_hardware(), "images": len(self.data)}
-            run["data"] = self.recipe.data["description"]
-            if self.init is not None:
-                run["init"] = described_weights(self.init)
-            with self._averaged() as model:
+        with self._averaged() as model:
+            if model is not None:
+                run = self._described()
                 reached = _validate_and_export(
                     self.recipe, model, run, self.data_root, self.output, self.coding, progress.best
                 )
-            progress.worse_since = 0 if reached > progress.best else progress.worse_since + 1
-            progress.best = max(progress.best, reached)
+                progress.worse_since = 0 if reached > progress.best else progress.worse_since + 1
+                progress.best = max(progress.best, reached)
         self.stopwatch.take()
         over = torch.tensor(0 < self.recipe.patience <= progress.worse_since, device=self.accelerator.device)
         return bool(broadcast(over))
 
+    def _described(self) -> dict[str, Any]:
+        """What a record says of the run so far."""
+        run: dict[str, Any] = {"step": self.progress.step, "pixels": self.progress.pixels}
+        run |= {"seconds": round(self.progress.seconds, 1)}
+        run |= {"hardware": self.describe_hardware(), "images": len(self.data)}
+        run["data"] = self.recipe.data["description"]
+        if self.init is not None:
+            run["init"] = described_weights(self.init)
+        return run
+
     def _preview(self) -> None:
         self._check_finite()
-        if self.main:
-            folder = self.output / "previews"
-            folder.mkdir(exist_ok=True)
-            with self._averaged() as model:
+        with self._averaged() as model:
+            if model is not None:
+                folder = self.output / "previews"
+                folder.mkdir(exist_ok=True)
                 path = folder / f"{self.progress.step:08d}.png"
                 preview(model, self.data_root / self.recipe.data["valid"], path)
         self.accelerator.wait_for_everyone()
         self.stopwatch.take()
 
     @contextmanager
-    def _averaged(self) -> Iterator[GenerativeCodec]:
-        """The model with its EMA weights, for evaluation."""
-        self.ema.store(self.parameters)
-        self.ema.copy_to(self.parameters)
-        try:
-            yield self.model.eval()
-        finally:
-            self.ema.restore(self.parameters)
+    def _averaged(self) -> Iterator[GenerativeCodec | None]:
+        """The model with its EMA weights, for evaluation, on the main process; None on others, which take part."""
+        if self.accelerator.is_fsdp2:
+            yield self._gathered()
+        elif self.main:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+            try:
+                yield self.model.eval()
+            finally:
+                self.ema.restore(self.parameters)
+        else:
+            yield None
+
+    @torch.no_grad()
+    def _gathered(self) -> GenerativeCodec | None:
+        """A copy of the model, with EMA weights gathered from all processes."""
+        averages = dict(zip(self.trained, self.ema.shadow_params, strict=True))
+        state = {}
+        for name, tensor in self.model.state_dict().items():
+            gathered = whole(averages.get(name, tensor))
+            if self.main:
+                state[name] = gathered.cpu()
+        if not self.main:
+            return None
+        model = type(self.model)(**self.recipe.config)
+        model.load_state_dict(state)
+        return model.to(self.accelerator.device, memory_format=torch.channels_last).eval()
 
     def describe_hardware(self) -> str:
         """Returns what the run computes on and in which precision."""
@@ -407,30 +440,17 @@ class Trainer:
         return f"on {self.accelerator.num_processes} x {name}, {threads}, {precision}"
 
 
-def _refuse_sharding() -> None:
-    """Every process needs whole parameters, for the EMA and for validation.
-
-    Raises:
-        RecipeError: this process was started by a configuration that shares them out.
-    """
-    for name, variable in {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}.items():
-        if os.environ.get(variable, "false").lower() == "true":
-            raise RecipeError(
-                f"this training cannot share a model out by {name}: start it with distributed_type MULTI_GPU, as "
-                "examples/clusters does, and for less memory set gradient_checkpointing, lora_rank or a smaller batch"
-            )
-
-
 class _Opponent:
-    """The adversary of a run with its optimizer, both in the checkpoint."""
+    """The adversary of a run with its optimizer, both in the checkpoint; small enough for each process to have whole."""
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
         self.adversary = Adversary(**recipe.adversary).to(accelerator.device, memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.adversary.parameters(), self.adversary.learning_rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True
         )
-        self.prepared, self.optimizer = accelerator.prepare(self.adversary, optimizer)
+        self.prepared = DistributedDataParallel(self.adversary) if accelerator.num_processes > 1 else self.adversary
+        accelerator.register_for_checkpointing(self.adversary, self.optimizer)
         self.seen: tuple[Tensor, Tensor, Tensor] | None = None
 
     def judging(self, stage: Stage, step: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -449,7 +469,7 @@ class _Opponent:
         with self.accelerator.autocast():
             loss, logs = self.prepared(*self.seen, step)
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.adversary.parameters(), self.recipe.gradient_clip)
+        nn.utils.clip_grad_norm_(self.adversary.parameters(), self.recipe.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return logs
@@ -490,6 +510,8 @@ def _build(recipe: Recipe) -> tuple[GenerativeCodec, Objective]:
 
 def _make_room(step: nn.Module, checkpoint: Path) -> None:
     """Gives buffers the sizes that they have in a checkpoint: a model has tables since it was validated."""
+    if not (checkpoint / "pytorch_model.bin").exists():  # shared out, it never is as a whole
+        return
     saved = torch.load(checkpoint / "pytorch_model.bin", map_location="cpu", weights_only=True, mmap=True)
     for name, buffer in step.named_buffers():
         if name in saved and saved[name].shape != buffer.shape:

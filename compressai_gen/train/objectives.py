@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import ModelMixin
 from scipy.cluster.vq import kmeans2
@@ -192,6 +193,15 @@ class TokenObjective(Objective):
         }
 
 
+def _drawn_by_all(probability: float, device: torch.device) -> bool:
+    """Draws for all processes alike: those that compute less would wait, and shared out parameters need all of them."""
+    drawn = torch.rand(())
+    if dist.is_initialized():
+        drawn = drawn.to(device)
+        dist.broadcast(drawn, 0)
+    return bool(drawn < probability)
+
+
 def checkpoint_gradients(model: nn.Module) -> None:
     """Has parts of a model that can do so compute activations again instead of keeping them."""
     for module in model.modules():
@@ -239,7 +249,7 @@ class DenoisingStep(nn.Module):
         keep = (torch.rand(2, len(x), 1, 1, 1, device=x.device) >= 0.1).float()
         denoise = partial(restorer.estimate, restorer.guide(base, conditions, keep))
         noise = torch.randn_like(target)
-        if torch.rand(()) < OWN_ESTIMATE if own is None else own:
+        if _drawn_by_all(OWN_ESTIMATE, x.device) if own is None else own:
             first = scheduler.config.num_train_timesteps - 1
             with torch.no_grad():
                 target = denoise(noise, torch.full_like(timesteps, first), conditions)

@@ -48,7 +48,9 @@ class Recipe:
     """What :func:`compressai_gen.train.loop.train` follows; the fields are documented in ``zoo/recipes``.
 
     Batches are of one process. ``processes`` says how many of them a recipe is meant for: fewer add up as many more
-    batches, so that a step sees as many crops. With 0, whatever number there is takes part.
+    batches, so that a step sees as many crops. With 0, whatever number there is takes part. ``takes`` names the parts,
+    such as ``g_s.blocks``, that come from the weights of ``--init``, which may be another model's; the rest starts as it
+    would without them. Where it is empty, everything is theirs.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Recipe:
     config: dict[str, Any] = field(default_factory=dict)
     task: str = "codec"
     keep_coding: bool | None = None
+    takes: list[str] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
     adversary: dict[str, Any] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)

@@ -16,11 +16,11 @@ from torch.distributed.run import get_args_parser
 from compressai_gen.errors import RecipeError
 from compressai_gen.parsers.common import make
 from compressai_gen.parsers.training import train as arguments
-from compressai_gen.train.loop import _refuse_sharding
 from compressai_gen.train.recipe import load_recipe
+from compressai_gen.train.sharding import check_sharding
 
 CLUSTERS = Path(__file__).parents[2] / "examples/clusters"
-MACHINES = {"one-machine.yaml": 1, "nodes.yaml": 2}
+MACHINES = {"one-machine.yaml": 1, "nodes.yaml": 2, "sharded.yaml": 1}
 
 
 def test_every_example_is_known():
@@ -31,12 +31,13 @@ def test_every_example_is_known():
 def test_accelerate_takes_its_configuration(name, monkeypatch):
     monkeypatch.setattr("accelerate.commands.launch.torch.cuda.device_count", lambda: 8)
     config = load_config_from_file(str(CLUSTERS / name))
-    assert config.distributed_type == DistributedType.MULTI_GPU
+    shared = name == "sharded.yaml"
+    assert config.distributed_type == (DistributedType.FSDP if shared else DistributedType.MULTI_GPU)
     assert (config.num_machines, config.num_processes) == (MACHINES[name], 8 * MACHINES[name])
     words = ["--config_file", str(CLUSTERS / name), "-m", "compressai_gen.train", "cgdm-foundation"]
     args, found, _ = _validate_launch_command(launch_command_parser().parse_args(words))
     assert found.num_processes == args.num_processes == config.num_processes
-    assert args.multi_gpu
+    assert args.use_fsdp if shared else args.multi_gpu
     assert load_recipe("cgdm-foundation").accumulated_by(8) == 1
 
 
@@ -75,9 +76,12 @@ def test_scripts_call_torchrun_and_the_training_as_they_take_it(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
-def test_sharing_a_model_out_is_refused_in_a_line(name, monkeypatch):
-    _refuse_sharding()
+def test_other_ways_of_sharing_a_model_out_are_refused_in_a_line(name, monkeypatch):
+    check_sharding()
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    with pytest.raises(RecipeError, match="start it with distributed_type MULTI_GPU") as caught:
-        _refuse_sharding()
+    with pytest.raises(RecipeError, match=r"examples/clusters/sharded\.yaml") as caught:
+        check_sharding()
     assert "\n" not in str(caught.value)
+    if name == "FSDP":
+        monkeypatch.setenv("FSDP_VERSION", "2")
+        check_sharding()

@@ -9,7 +9,7 @@ import compressai_gen
 from compressai_gen.cgen import CgenFile
 from compressai_gen.data import write_image
 from compressai_gen.errors import BitstreamError, RecipeError
-from compressai_gen.models import CGDM
+from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.roles import ROLES, split
 from compressai_gen.train.export import half_precision_state, load_weights, write_weights
 from compressai_gen.train.loop import train
@@ -112,3 +112,25 @@ def test_the_base_of_a_whole_codec_is_trained_on_without_its_restorer(before):
     write_weights({"unknown.weight": torch.zeros(1)}, folder / "networks.safetensors")
     with pytest.raises(RecipeError, match=r"unknown\.weight"):
         load_weights(base, folder)
+
+
+def test_parts_that_a_recipe_takes_come_from_another_models_weights(before):
+    folder, _, whole = before
+    torch.manual_seed(3)
+    model = MRIDC(
+        g_a=NARROW,
+        g_s=NARROW,
+        quantizer={"channels": 16, "entries": 16},
+        predictor={"width": 24, "depth": 1},
+        restorer=None,
+    )
+    untouched = {name: value.clone() for name, value in model.state_dict().items()}
+    load_weights(model, folder, ["g_a.stem", "g_s.stages"])
+    taken = [name for name in untouched if name.startswith(("g_a.stem.", "g_s.stages."))]
+    assert len({name.split(".")[0] for name in taken}) == 2
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, (whole.state_dict() if name in taken else untouched)[name]), name
+    with pytest.raises(RecipeError, match="predictor"):
+        load_weights(model, folder, ["predictor"])
+    with pytest.raises(RecipeError, match=r"g_s\.stem\.weight"):  # of another shape
+        load_weights(model, folder, ["g_s"])

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from compressai_gen.models import CGDM
 from compressai_gen.train import loop, shards
 from compressai_gen.train.export import half_precision_state
 from compressai_gen.train.recipe import load_recipe
+
+SHARDED = Path(__file__).parents[2] / "examples/clusters/sharded.yaml"
 
 STEPS = int(os.environ.get("COMPRESSAI_GEN_TEST_STEPS", 12))
 """By hand: 200, which take ten minutes on two slow cores; the loss falls by a factor of 3.7."""
@@ -44,6 +48,10 @@ valid_images = 1
 description = "holiday pictures"
 scale = [0.6, 2.0]
 workers = 1
+
+[optimizer]
+name = "adamw"
+eps = 1e-3  # of gradients that are all but zero, Adam's steps would be as large, and of either sign by rounding
 
 [[stages]]
 steps = {steps}
@@ -111,7 +119,31 @@ def run(tmp_path_factory):
     return root
 
 
-def _process(rank, root, output, port, kill, world_size):
+def _sharded_environment():
+    """What ``accelerate launch`` tells processes of the example's configuration."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    words = ["--config_file", str(SHARDED), "-m", "compressai_gen.train"]
+    with mock.patch("accelerate.commands.launch.torch.cuda.device_count", lambda: 8):
+        args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    told = prepare_multi_gpu_env(args)
+    return {name: value for name, value in told.items() if name.startswith("FSDP_") or name == "ACCELERATE_USE_FSDP"}
+
+
+def _sharding(**options):
+    """As :class:`accelerate.Accelerator` is where it was launched with FSDP, which it takes for GPUs alone."""
+    from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
+    from accelerate.utils import DistributedType
+
+    accelerator = Accelerator(**options)
+    for state in (accelerator.state._shared_state, PartialState._shared_state):
+        state["distributed_type"] = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    return accelerator
+
+
+def _process(rank, root, output, port, kill, world_size, sharded):
     from accelerate.state import AcceleratorState
 
     # Readers are forked, as by default: of a server of their own they would outlive a process that is killed.
@@ -122,8 +154,16 @@ def _process(rank, root, output, port, kill, world_size):
     )
     os.environ["WORLD_SIZE"] = str(world_size)
     torch.set_num_threads(1)
+    if sharded:
+        os.environ.update(_sharded_environment())
+        loop.Accelerator = _sharding
     loop.LOG_EVERY = 1
-    loop._validate_and_export = lambda *_: 0.0
+
+    def keep(_, model, *__):
+        torch.save(model.state_dict(), output / "averages.pt")
+        return 0.0
+
+    loop._validate_and_export = keep
     add = loop._Means.add
 
     def record(self, loss, logs):
@@ -136,16 +176,19 @@ def _process(rank, root, output, port, kill, world_size):
 
     def save_and_die(*args):
         save(*args)
+        torch.distributed.barrier()
         os._exit(0)
 
     if kill:
         loop._save = save_and_die
-    loop.train(load_recipe(str(root / "foundation-tiny.toml")), root, output, init=root / "codec.safetensors")
+    # In bfloat16, rounding alone would make runs differ that compute the same in other orders.
+    recipe, init = load_recipe(str(root / "foundation-tiny.toml")), root / "codec.safetensors"
+    loop.train(recipe, root, output, init, precision="float32")
 
 
-def _train(root, output, kill=False, world_size=2):
+def _train(root, output, kill=False, world_size=2, sharded=False):
     output.mkdir(exist_ok=True)
-    args = root, output, free_port(), kill, world_size
+    args = root, output, free_port(), kill, world_size, sharded
     # Forked from a server that has not computed yet: children of a process whose OpenMP has threads hang in their first
     # parallel region.
     multiprocessing.start_processes(_process, args, nprocs=world_size, start_method="forkserver")
@@ -155,25 +198,49 @@ def _losses(output):
     return [[float(line) for line in (output / f"losses-{i}.txt").read_text().split()] for i in range(2)]
 
 
-@needs_alex
-def test_two_processes_learn_from_shards_and_a_killed_run_goes_on_as_if_not_stopped(run):
+@pytest.fixture(scope="module")
+def whole(run):
+    """Folder of a run that was not stopped."""
     _train(run, run / "whole")
-    whole = _losses(run / "whole")
-    assert [len(losses) for losses in whole] == [STEPS, STEPS]
-    assert whole[0] != whole[1]  # each process has its own crops
+    return run / "whole"
+
+
+@needs_alex
+def test_two_processes_learn_from_shards_and_a_killed_run_goes_on_as_if_not_stopped(run, whole):
+    losses = _losses(whole)
+    assert [len(of_process) for of_process in losses] == [STEPS, STEPS]
+    assert losses[0] != losses[1]  # each process has its own crops
     first, last = (
-        sum(sum(w[part]) / len(w[part]) for w in whole) / 2 for part in (slice(3), slice(-(STEPS // 4), None))
+        sum(sum(w[part]) / len(w[part]) for w in losses) / 2 for part in (slice(3), slice(-(STEPS // 4), None))
     )
     print(f"loss of the first three steps {first:.4f}, of the last quarter {last:.4f}")
     assert last < 0.6 * first
 
     _train(run, run / "killed", kill=True)
     _train(run, run / "killed")
-    assert _losses(run / "killed") == whole
-    row = json.loads((run / "whole" / "log.jsonl").read_text().splitlines()[-1])
+    assert _losses(run / "killed") == losses
+    row = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
     assert row["step"] == STEPS
-    assert list((run / "whole" / "tensorboard").iterdir())
+    assert list((whole / "tensorboard").iterdir())
 
     shutil.copytree(run / "killed", run / "other")
     with pytest.raises(Exception, match="the checkpoint is of 2 processes and this run has 1"):
         _train(run, run / "other", world_size=1)
+
+
+@needs_alex
+def test_shared_out_parameters_learn_what_whole_ones_do_and_a_killed_run_goes_on(run, whole):
+    _train(run, run / "shared", sharded=True)
+    for shared, alone in zip(_losses(run / "shared"), _losses(whole), strict=True):
+        assert shared[:2] == pytest.approx(alone[:2], rel=5e-4)  # after that, rounding grows tenfold a step
+        assert sum(shared[-STEPS // 4 :]) == pytest.approx(sum(alone[-STEPS // 4 :]), rel=0.3)
+    _train(run, run / "shared and killed", kill=True, sharded=True)
+    _train(run, run / "shared and killed", sharded=True)
+    assert _losses(run / "shared and killed") == _losses(run / "shared")
+    shared, killed, alone = (
+        torch.load(folder / "averages.pt") for folder in (run / "shared", run / "shared and killed", whole)
+    )
+    assert [*shared] == [*alone]
+    for name, tensor in alone.items():
+        assert torch.equal(killed[name], shared[name])
+        torch.testing.assert_close(shared[name], tensor, rtol=0.1, atol=0.1)
