@@ -441,7 +441,7 @@ class Trainer:
 
 
 class _Opponent:
-    """The adversary of a run with its optimizer, both in the checkpoint; small enough for each process to have whole."""
+    """The adversary of a run with its optimizer, both in the checkpoint. Every process has them whole."""
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator

@@ -49,8 +49,8 @@ class Recipe:
 
     Batches are of one process. ``processes`` says how many of them a recipe is meant for: fewer add up as many more
     batches, so that a step sees as many crops. With 0, whatever number there is takes part. ``takes`` names the parts,
-    such as ``g_s.blocks``, that come from the weights of ``--init``, which may be another model's; the rest starts as it
-    would without them. Where it is empty, everything is theirs.
+    such as ``g_s.blocks``, that come from the weights of ``--init``, which may be another model's; the rest starts as
+    it would without them. Where it is empty, everything is theirs.
     """
 
     name: str

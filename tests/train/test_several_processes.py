@@ -125,7 +125,7 @@ def _sharded_environment():
     from accelerate.utils.launch import prepare_multi_gpu_env
 
     words = ["--config_file", str(SHARDED), "-m", "compressai_gen.train"]
-    with mock.patch("accelerate.commands.launch.torch.cuda.device_count", lambda: 8):
+    with mock.patch("accelerate.commands.launch.torch.cuda.device_count", return_value=8):
         args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
     told = prepare_multi_gpu_env(args)
     return {name: value for name, value in told.items() if name.startswith("FSDP_") or name == "ACCELERATE_USE_FSDP"}
