@@ -25,6 +25,7 @@ from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer
 from compressai_gen.entropy.container import HEADER_BYTES, Stream, pack, unpack
 from compressai_gen.errors import BitstreamError, CodecError, ImageError
 from compressai_gen.layers.precision import bfloat16_autocast
+from compressai_gen.manifest import read_manifest, tags
 from compressai_gen.models.capabilities import SearchesOnline
 from compressai_gen.models.hub import SharedModel
 from compressai_gen.options import DecoderOptions, EncoderOptions, choose
@@ -102,13 +103,28 @@ class GenerativeCodec(CompressionModel, SharedModel):
 
     @classmethod
     def from_state_dict(cls, state_dict: dict[str, Tensor], **config: Any) -> GenerativeCodec:
-        """Builds the model of ``config`` with these weights, with its generative half if they have one."""
+        """Builds the model of ``config`` with these weights, with its generative half if they have one.
+
+        Without a configuration it is the default one or, where only that has parameters of these names and shapes, one
+        of the shipped weights'.
+        """
         state_dict = unwrapped(state_dict)
+        bare = {}
         if "restorer" in cls.defaults and not any(name.startswith("restorer.") for name in state_dict):
-            config = {"restorer": None, **config}
-        model = cls(**config).float()  # whatever type is the default
+            bare = {"restorer": None}
+        model = cls(**bare | config).float()  # whatever type is the default
+        for name in () if config else tags(cls.name):
+            if model._fits(state_dict):
+                break
+            shipped = cls(**read_manifest()[name]["config"] | bare).float()
+            model = shipped if shipped._fits(state_dict) else model
         model.load_state_dict(state_dict)
         return model
+
+    def _fits(self, state_dict: Mapping[str, Tensor]) -> bool:
+        saved = self.state_dict()  # which some parameters are no part of
+        shapes = {name: parameter.shape for name, parameter in self.named_parameters() if name in saved}
+        return shapes.keys() <= state_dict.keys() and all(state_dict[n].shape == s for n, s in shapes.items())
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
         """Loads weights; see :class:`torch.nn.Module`. Those saved inside a wrapper (``module.``) fit, too."""
