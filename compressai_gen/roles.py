@@ -11,31 +11,31 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["ROLES", "fingerprint", "is_coding", "split"]
+__all__ = ["ROLES", "belongs", "fingerprint", "split"]
 
 ROLES = ("coding", "networks")
 
 
-def is_coding(name: str, coding: Sequence[str]) -> bool:
-    """Whether a tensor belongs to the coding part.
+def belongs(name: str, parts: Sequence[str]) -> bool:
+    """Whether a tensor belongs to parts of a model, such as its coding part.
 
     Args:
         name: of the tensor.
-        coding: names of modules and tensors that belong to it; one that begins with ``-`` is left out of another.
+        parts: names of modules and tensors; one that begins with ``-`` is left out of another.
     """
 
     def within(part: str) -> bool:
         return name == part or name.startswith(f"{part}.")
 
-    left_out = any(within(part[1:]) for part in coding if part.startswith("-"))
-    return not left_out and any(within(part) for part in coding)
+    left_out = any(within(part[1:]) for part in parts if part.startswith("-"))
+    return not left_out and any(within(part) for part in parts)
 
 
 def split(state: Mapping[str, Tensor], coding: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Returns the tensors of each role; arguments as of :func:`is_coding`."""
+    """Returns the tensors of each role; ``coding`` names the parts of the coding one as :func:`belongs` takes them."""
     parts: dict[str, dict[str, Tensor]] = {role: {} for role in ROLES}
     for name, tensor in state.items():
-        parts[ROLES[0] if is_coding(name, coding) else ROLES[1]][name] = tensor
+        parts[ROLES[0] if belongs(name, coding) else ROLES[1]][name] = tensor
     return parts
 
 

@@ -112,12 +112,13 @@ class GenerativeCodec(CompressionModel, SharedModel):
         bare = {}
         if "restorer" in cls.defaults and not any(name.startswith("restorer.") for name in state_dict):
             bare = {"restorer": None}
-        model = cls(**bare | config).float()  # whatever type is the default
-        for name in () if config else tags(cls.name):
+        configs = [bare | config]
+        if not config:
+            configs += [read_manifest()[name]["config"] | bare for name in tags(cls.name)]
+        for choice in configs:
+            model = cls(**choice).float()  # whatever type is the default
             if model._fits(state_dict):
                 break
-            shipped = cls(**read_manifest()[name]["config"] | bare).float()
-            model = shipped if shipped._fits(state_dict) else model
         model.load_state_dict(state_dict)
         return model
 

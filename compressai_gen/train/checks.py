@@ -127,6 +127,8 @@ def check_run(recipe: Recipe, data_root: Path, output: Path, init: Path | None =
     from compressai_gen.train.validate import check_validation
 
     check_values(recipe)
+    if recipe.takes and init is None:
+        raise RecipeError(f"{recipe.name} takes {', '.join(recipe.takes)} from other weights: give them with --init")
     check_output(output)
     for file in () if init is None else weight_files(init):
         if not file.is_file():

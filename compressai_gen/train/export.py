@@ -21,7 +21,7 @@ from compressai_gen.errors import RecipeError
 from compressai_gen.files import replacing, write_json
 from compressai_gen.manifest import folder_of, read_manifest, read_record
 from compressai_gen.models.base import GenerativeCodec
-from compressai_gen.roles import ROLES, fingerprint, is_coding, split
+from compressai_gen.roles import ROLES, belongs, fingerprint, split
 from compressai_gen.train.recipe import Recipe
 
 __all__ = [
@@ -98,8 +98,10 @@ def load_weights(model: nn.Module, path: Path, takes: Sequence[str] = ()) -> Non
     try:
         state = {k: v for file in weight_files(path) for k, v in load_file(file).items()}
         if takes:
-            untouched = {k: v for k, v in model.state_dict().items() if not is_coding(k, takes)}
-            state = {k: v for k, v in state.items() if is_coding(k, takes)}
+            if absent := [part for part in takes if not any(belongs(k, [part]) for k in state)]:
+                raise RecipeError(f"{path} has no part {', '.join(absent)} that the recipe takes")
+            untouched = {k: v for k, v in model.state_dict().items() if not belongs(k, takes)}
+            state = {k: v for k, v in state.items() if belongs(k, takes)}
         else:
             state = {k: v for k, v in state.items() if not _left_out(model, k)}
             parts = {name.split(".")[0] for name in state}
@@ -119,7 +121,7 @@ def coding_part(model: GenerativeCodec, path: Path) -> dict[str, Tensor]:
 
     Empty where they lack any of it: a codec that has just got a restorer, say, has no prior for its syntax yet.
     """
-    state = {k: v for file in weight_files(path) for k, v in load_file(file).items() if is_coding(k, model.coding)}
+    state = {k: v for file in weight_files(path) for k, v in load_file(file).items() if belongs(k, model.coding)}
     return state if state.keys() == split(model.state_dict(), model.coding)["coding"].keys() else {}
 
 

@@ -22,7 +22,7 @@ from compressai_gen.errors import CodecError, RecipeError
 from compressai_gen.extras import extra
 from compressai_gen.layers.precision import has_fast_bfloat16
 from compressai_gen.models.base import GenerativeCodec
-from compressai_gen.roles import is_coding
+from compressai_gen.roles import belongs
 from compressai_gen.specs import load_object, specs
 from compressai_gen.train.board import Board
 from compressai_gen.train.checks import check_run, telling
@@ -230,9 +230,9 @@ class Trainer:
         coding = self.model.coding
         if self.coding:
             for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(parameter.requires_grad and not is_coding(name, coding))
+                parameter.requires_grad_(parameter.requires_grad and not belongs(name, coding))
             for name, module in self.model.named_modules():
-                if is_coding(name, coding) and hasattr(module, "learns"):
+                if belongs(name, coding) and hasattr(module, "learns"):
                     module.learns = False
         elif self.init is not None and self.main:
             tqdm.write(

@@ -180,14 +180,13 @@ def test_online_optimization_lowers_lpips_and_dists_at_about_the_same_rate(photo
     metrics = ReferenceMetrics(["lpips", "dists"])
     metrics.set_original(_to_uint8(x))
     sizes, figures = [], []
-    for steps in (0, 5):
+    for steps in (0, 8):
         out = model.compress(x, online_steps=steps)
         sizes.append(len(out["strings"][0][0]))
         figures.append(metrics.measure(_to_uint8(model.decompress(**out)["x_hat"])))
     plain, tuned = figures
-    # By 4.5 to 6 % of LPIPS, as processors round.
-    assert tuned["lpips"] < 0.97 * plain["lpips"]
-    assert tuned["dists"] < 0.97 * plain["dists"]
+    assert tuned["lpips"] < 0.95 * plain["lpips"]
+    assert tuned["dists"] < 0.95 * plain["dists"]
     assert sizes[1] < 1.1 * sizes[0]
 
 

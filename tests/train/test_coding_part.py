@@ -130,7 +130,12 @@ def test_parts_that_a_recipe_takes_come_from_another_models_weights(before):
     assert len({name.split(".")[0] for name in taken}) == 2
     for name, value in model.state_dict().items():
         assert torch.equal(value, (whole.state_dict() if name in taken else untouched)[name]), name
-    with pytest.raises(RecipeError, match="predictor"):
-        load_weights(model, folder, ["predictor"])
+    with pytest.raises(RecipeError, match=r"has no part predictor, g_a\.steam that the recipe takes"):
+        load_weights(model, folder, ["predictor", "g_a.stem", "g_a.steam"])
     with pytest.raises(RecipeError, match=r"g_s\.stem\.weight"):  # of another shape
         load_weights(model, folder, ["g_s"])
+
+
+def test_parts_to_take_are_wanted_before_training(tmp_path):
+    with pytest.raises(RecipeError, match=r"takes g_a\.stem from other weights: give them with --init"):
+        train(_recipe(takes=["g_a.stem"]), tmp_path, tmp_path / "after")
