@@ -53,10 +53,20 @@ workers = 1
 name = "adamw"
 eps = 1e-3  # of gradients that are all but zero, Adam's steps would be as large, and of either sign by rounding
 
+[adversary]
+width = 8
+warmup = 1
+
 [[stages]]
-steps = {steps}
+steps = {half}
 batch = 2
 crop = 64
+
+[[stages]]
+steps = {half}
+batch = 2
+crop = 64
+adversarial_weight = 0.01
 
 [config.latent_codec]
 groups = [8, 8]
@@ -110,7 +120,7 @@ def run(tmp_path_factory):
     shards.pack(root / "train", root / "shards", shard_bytes=2**17)
     models = save_unet(save_tiny_autoencoder(root))
     recipe = root / "foundation-tiny.toml"
-    recipe.write_text(RECIPE.format(steps=STEPS, half=STEPS // 2, models=models))
+    recipe.write_text(RECIPE.format(half=STEPS // 2, models=models))
     torch.manual_seed(0)
     config = load_recipe(str(recipe)).config | {"restorer": None}
     codec = CGDM(**config)
