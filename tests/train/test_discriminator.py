@@ -1,7 +1,11 @@
 import pytest
 import torch
+from metric_weights import needs_vgg
 
-from compressai_gen.train.discriminator import KINDS, Adversary, PatchDiscriminator
+from compressai_gen.metrics.weights import convolutions
+from compressai_gen.train.discriminator import KINDS, Adversary, FeatureDiscriminator, PatchDiscriminator
+
+NETWORKS = ["PatchDiscriminator", pytest.param("FeatureDiscriminator", marks=needs_vgg)]
 
 
 def test_every_position_of_a_picture_is_seen_alike():
@@ -10,17 +14,55 @@ def test_every_position_of_a_picture_is_seen_alike():
     network, base = PatchDiscriminator(8), torch.full((1, 3, 64, 64), 0.5)
     wave = 0.5 + 0.4 * (torch.arange(64) % 4 < 2).float().expand(1, 3, 64, 64)
     inner = (..., slice(4, -4), slice(4, -4))
-    here, shifted, flat = (network(x, base)[inner].mean() for x in (wave, wave.roll(1, 3), torch.full_like(base, 0.7)))
+    here, shifted, flat = (
+        network(x, base)[0][inner].mean() for x in (wave, wave.roll(1, 3), torch.full_like(base, 0.7))
+    )
     assert (here - shifted).abs() < 0.2 * (here - flat).abs()
-    assert network(wave, base).shape == (1, 1, 16, 16)
+    assert network(wave, base)[0].shape == (1, 1, 16, 16)
 
 
+@needs_vgg
+def test_heads_judge_what_a_frozen_network_sees_beside_the_base_picture(photograph):
+    torch.manual_seed(0)
+    x, x_base = photograph(61, 70), photograph(61, 70, 90)
+    network, seen = FeatureDiscriminator(8), []
+    for head in network.heads.values():
+        head.features.register_forward_hook(lambda module, inputs, _: seen.append(inputs[0]))
+    logits = network(x, x_base)
+    assert [v.shape for v in logits] == [(1, 1, 28, 32), (1, 1, 14, 16), (1, 1, 7, 8)]
+    h = (x[..., :56, :64] - network.mean) / network.std
+    for i, layer in enumerate(convolutions("a test", "vgg16")[:23]):
+        h = layer(h)
+        if i in (8, 15, 22):
+            assert torch.equal(seen.pop(0), h)
+    assert not torch.equal(network(x, x)[0], logits[0])
+    kept = [*network.state_dict(), *(name for name, _ in network.named_parameters())]
+    assert all(name.startswith("heads.") for name in kept)
+
+
+def test_an_adversary_sees_as_many_pictures_as_it_is_told_and_all_of_them_shifted_alike(photograph):
+    torch.manual_seed(0)
+    adversary, x, seen = Adversary("hinge", width=8, images=2, shift=5), photograph(64, 64).repeat(3, 1, 1, 1), []
+    adversary.discriminator.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    places = set()
+    for step in range(8):
+        seen.clear()
+        adversary(x, x, x, step)
+        assert [v.shape for v in seen] == [(2, 3, 59, 59)] * 4
+        assert all(torch.equal(v, seen[0]) for v in seen)
+        places.add(
+            next((i, j) for i in range(6) for j in range(6) if torch.equal(x[:2, :, i : i + 59, j : j + 59], seen[0]))
+        )
+    assert len(places) > 3
+
+
+@pytest.mark.parametrize("discriminator", NETWORKS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_to_tell_blurred_pictures_and_pushes_them_towards_originals(kind, photograph):
+def test_it_learns_to_tell_blurred_pictures_and_pushes_them_towards_originals(kind, discriminator, photograph):
     torch.manual_seed(0)
     x = torch.cat([photograph(64, 64, top) for top in (0, 60, 120, 180)])
     x_base = torch.nn.functional.avg_pool2d(x, 5, 1, 2)
-    adversary = Adversary(kind, width=8, learning_rate=1e-3, penalty_every=2)
+    adversary = Adversary(kind, discriminator, width=8, learning_rate=1e-3, penalty_every=2)
     optimizer = torch.optim.AdamW(adversary.parameters(), adversary.learning_rate)
     before = adversary.judge(x_base, x, x_base)
     for step in range(40):
@@ -47,6 +89,8 @@ def test_penalties_come_at_their_steps_and_flatten(photograph):
     assert adversary(x_hat, x, x, 2)[0] == plain
 
 
-def test_unknown_kind_is_told():
+def test_unknown_kinds_and_networks_are_told():
     with pytest.raises(TypeError, match="relativistic"):
         Adversary("wasserstein")
+    with pytest.raises(TypeError, match="FeatureDiscriminator"):
+        Adversary(discriminator="dino")

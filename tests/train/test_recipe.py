@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torchvision.models import vgg16
 
 from compressai_gen.errors import RecipeError
 from compressai_gen.estimate import with_architectures
@@ -21,6 +22,7 @@ SHIPPED = (ZOO_DIR / "recipes" / "cgdm-base.toml").read_text(encoding="utf-8")
 def test_every_shipped_recipe_makes_a_model_and_an_objective(path, monkeypatch):
     monkeypatch.setattr("compressai_gen.metrics.distortion.LpipsMetric", lambda _: SimpleNamespace(model=nn.Identity()))
     monkeypatch.setattr("compressai_gen.metrics.distortion.DistsLoss", nn.Identity)
+    monkeypatch.setattr("compressai_gen.train.discriminator.convolutions", lambda *_: vgg16().features)
     recipe = load_recipe(path.stem)
     assert recipe == load_recipe(str(path))
     if (recipe.config.get("restorer") or {}).get("denoiser", {}).get("lora_rank"):
