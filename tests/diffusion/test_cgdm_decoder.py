@@ -134,13 +134,13 @@ class TestOnlineOptimization:
         assert len(calls) < 10
 
     def test_searches_a_large_picture_in_windows(self, photograph, monkeypatch):
-        model, x, quality = zoo.cgdm(3, search=SQUARED_ERROR), photograph(128, 192), torch.tensor(2)
-        plain = model.compress(x, 3)["strings"][0][0]
+        model, x, quality = zoo.cgdm(3, search=SQUARED_ERROR), photograph(128, 192), torch.tensor(4)
+        plain = model.compress(x, 5)["strings"][0][0]
         seen = []
         search = model._search
         monkeypatch.setattr(cgdm, "_SEARCH_WINDOW", 2)
         monkeypatch.setattr(model, "_search", lambda *args: seen.append(args[-2].shape[-2:]) or search(*args))
-        tuned = model.compress(x, 3, online_steps=12)["strings"][0][0]
+        tuned = model.compress(x, 5, online_steps=12)["strings"][0][0]
         assert seen == [(128, 192), (128, 128)]  # one region of halo where there is one
         of_plain, of_tuned = model.objective(x, quality, [plain, tuned])
         assert of_tuned < of_plain
