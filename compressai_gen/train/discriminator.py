@@ -110,7 +110,7 @@ class FeatureDiscriminator(nn.Module):
         return tuple(logits)
 
 
-DISCRIMINATORS: dict[str, type[PatchDiscriminator] | type[FeatureDiscriminator]] = {
+DISCRIMINATORS: dict[str, type[nn.Module]] = {
     network.__name__: network for network in (PatchDiscriminator, FeatureDiscriminator)
 }
 
