@@ -2,6 +2,7 @@
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from narrow import CGDM_PARTS, MRIDC_PARTS, NARROW
 from torch import nn
 
 from compressai_gen.models import CGDM, MRIDC
@@ -28,11 +29,7 @@ AUTOENCODER = {
     "scaling_factor": 0.5,
 }
 
-NARROW = {"widths": (8, 8, 8), "blocks": (1, 1, 1)}
-PARTS = {
-    "cgdm": {"latent_codec": {"groups": (8, 8), "hyper_channels": 8, "width": 16}, "syntax": {"channels": 2}},
-    "mridc": {"quantizer": {"channels": 16, "entries": 16}, "predictor": {"width": 24, "depth": 1}},
-}
+PARTS = {"cgdm": CGDM_PARTS, "mridc": MRIDC_PARTS}
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 
 
@@ -72,7 +69,7 @@ def restorer_of(folder, **denoiser):
 def small_codec(name, folder, **denoiser):
     """A codec on the models in a folder, in which no weights are zeros."""
     torch.manual_seed(5)
-    model = CLASSES[name](g_a=NARROW, g_s=NARROW, restorer=restorer_of(folder, **denoiser), **PARTS[name])
+    model = CLASSES[name](restorer=restorer_of(folder, **denoiser), **NARROW, **PARTS[name])
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2 and not parameter.any():

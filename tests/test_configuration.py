@@ -11,7 +11,7 @@ from compressai_gen.diffusion.spaces import PixelUnshuffle, Space
 from compressai_gen.errors import CodecError
 from compressai_gen.models import CGDM
 
-NARROW = {"widths": (8, 8, 8), "blocks": (1, 1, 1)}
+NARROW = {"g_a": {"width": 8, "blocks": 1}, "g_s": {"width": 8, "blocks": 1}}
 
 
 @register_part
@@ -45,8 +45,8 @@ class _Pointwise(nn.Module):
 
 
 def test_a_resolved_configuration_leaves_nothing_to_defaults():
-    config = CGDM(g_a=NARROW).config
-    assert config["g_a"] == {"class": "AnalysisTransform", "widths": [8, 8, 8], "blocks": [1, 1, 1]}
+    config = CGDM(g_a={"width": 8, "blocks": 1}).config
+    assert config["g_a"] == {"class": "PatchAnalysis", "width": 8, "blocks": 1, "expansion": 4}
     assert config["restorer"]["scheduler"]["num_train_timesteps"] == 1000
     assert json.loads(json.dumps(config)) == config
     assert resolve(CGDM.defaults, config, CGDM.optional) == config
@@ -56,9 +56,9 @@ def test_a_resolved_configuration_leaves_nothing_to_defaults():
     ("given", "message"),
     [
         ({"g_b": {}}, "has no g_b; it has g_a"),
-        ({"g_a": {"wide": 1}}, "g_a has no wide; it has class, widths, blocks"),
+        ({"g_a": {"wide": 1}}, "g_a has no wide; it has class, width, blocks, expansion"),
         ({"restorer": {"denoiser": {"depth": 1}}}, "restorer.denoiser has no depth"),
-        ({"g_a": {"class": "Analysis"}}, "g_a: no class 'Analysis'; known:.*AnalysisTransform"),
+        ({"g_a": {"class": "Analysis"}}, "g_a: no class 'Analysis'; known:.*PatchAnalysis"),
         ({"g_a": 3}, "g_a is a table of options, not 3"),
         ({"g_a": None}, "g_a is a table of options, not None"),
         ({"latent_codec": {"latent_channels": 3}}, "latent_codec has no latent_channels"),
@@ -70,18 +70,18 @@ def test_what_is_unknown_is_refused_by_name(given, message):
 
 
 def test_a_class_that_refuses_its_arguments_is_told():
-    with pytest.raises(CodecError, match=r"AnalysisTransform cannot be made of .*'widths': \[8\]"):
-        CGDM(g_a={"widths": [8]})
+    with pytest.raises(CodecError, match=r"PatchAnalysis cannot be made of .*'width': '8'"):
+        CGDM(g_a={"width": "8"})
 
 
 def test_a_part_of_another_class_starts_from_its_own_arguments():
-    defaults = {"part": {"class": "AnalysisTransform", "widths": [1, 2, 3]}}
+    defaults = {"part": {"class": "PatchAnalysis", "width": 3}}
     assert resolve(defaults, {"part": {"class": "_Pointwise"}}) == {"part": {"class": "_Pointwise", "width": 8}}
 
 
 def test_two_classes_of_one_name_are_told():
-    with pytest.raises(CodecError, match="two parts are called AnalysisTransform"):
-        register_part(type("AnalysisTransform", (), {}))
+    with pytest.raises(CodecError, match="two parts are called PatchAnalysis"):
+        register_part(type("PatchAnalysis", (), {}))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
@@ -94,7 +94,7 @@ def test_a_restorer_of_other_parts_decodes(photograph, steps):
         "guidance": None,
         "scheduler": {"steps_offset": 0},
     }
-    model = CGDM(g_a=NARROW, g_s=NARROW, latent_codec={"groups": (8, 8), "width": 8}, restorer=restorer).eval()
+    model = CGDM(**NARROW, latent_codec={"channels": 16, "width": 8}, restorer=restorer).eval()
     model.update()
     out = model.compress(photograph(320, 336), 2)
     whole, tiled = (model.decompress(**out, steps=steps, tile=tile)["x_hat"] for tile in (1024, 256))

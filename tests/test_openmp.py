@@ -15,7 +15,7 @@ try:
 except (SystemExit, ImportError):
     print(os.environ.get("GOMP_SPINCOUNT"))
 """
-TRAIN = ["train", "cgdm-base", "--data-root", "."]
+TRAIN = ["train", "cgdm-v1-base", "--data-root", "."]
 
 
 def _run(module, argv, **environment):

@@ -1,4 +1,4 @@
-"""The second generation's denoiser and consistency branch: a trunk of blocks on 16x16 patches, and a renderer."""
+"""The denoiser and consistency branch: a trunk of blocks on 16x16 patches, and a renderer."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class BlockDenoiser(ModelMixin, ConfigMixin):
     The trunk works on patches of 16x16 pixels, modulated by timestep and quality, and takes the guidance block by
     block; the renderer works on the 1/4 grid, where the noisy sample itself joins it, so that texture is made of noise
     and repeats no pattern.
+
+    Any module may stand in its place that is called alike and has an attribute ``guided`` for the guidance that is made
+    for it.
 
     Args:
         width: channels of the trunk.

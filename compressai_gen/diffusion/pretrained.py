@@ -23,8 +23,9 @@ from compressai_gen.diffusion.guidance import Guidance, SyntaxFusion, UNetBranch
 from compressai_gen.diffusion.spaces import Space
 from compressai_gen.errors import CodecError
 from compressai_gen.extras import extra
+from compressai_gen.layers.blocks import ResidualBlock, zero_conv
 from compressai_gen.layers.quality import between_qualities
-from compressai_gen.layers.transforms import BLOCK, ResidualBlock, zero_conv
+from compressai_gen.layers.transforms import BLOCK
 
 __all__ = ["DTYPES", "LORA_TARGETS", "AutoencoderSpace", "ControlBranch", "LatentUNet", "load_pretrained"]
 
@@ -278,7 +279,8 @@ class LatentUNet(nn.Module, _Pretrained):
         scheduler: of the restorer, which knows how much noise there is.
 
     Attributes:
-        widths, guided: as of :class:`compressai_gen.diffusion.denoiser.UNetDenoiser`.
+        widths: channels at each resolution, each half the one before.
+        guided: resolution (index into ``widths``) and channels of each tensor that guidance adds to a skip connection.
 
     Raises:
         CodecError: it cannot be loaded, does not fit the space, or a target has no layer.
@@ -342,7 +344,7 @@ class LatentUNet(nn.Module, _Pretrained):
         return [self.unet]
 
     def forward(self, x: Tensor, t: Tensor, base: Tensor, index: Tensor, guidance: Guidance | None = None) -> Tensor:
-        """Estimates the clean sample; see :class:`compressai_gen.diffusion.denoiser.UNetDenoiser`."""
+        """Estimates the clean sample; see :class:`compressai_gen.diffusion.block_denoiser.BlockDenoiser`."""
         dtype = self.unet.conv_in.weight.dtype
 
         def cast(field: Tensor) -> Tensor:
@@ -457,7 +459,7 @@ class ControlBranch(UNetBranch):
         strength: Tensor | float = 1.0,
         syntax_strength: Tensor | float = 1.0,
     ) -> Guidance:
-        """Returns the guidance; see :class:`compressai_gen.diffusion.guidance.ConsistencyBranch`."""
+        """Returns the guidance; see :class:`compressai_gen.diffusion.block_denoiser.BlockConsistency`."""
         size = [n * BLOCK // _FACTOR for n in latent.shape[-2:]]
         h = sum(_resized(conv(f), size) for conv, f in zip(self.inputs, (*features, latent), strict=True))
         hidden = [self.blocks[0](h, index)]

@@ -70,9 +70,9 @@ class Restorer(nn.Module):
 
     Args:
         space: where the denoiser works.
-        denoiser: called as :class:`compressai_gen.diffusion.denoiser.UNetDenoiser`, which says what it is called with.
-        guidance: called as :class:`compressai_gen.diffusion.guidance.ConsistencyBranch`; what it returns is handed to
-            the denoiser. None: the denoiser goes by the base picture alone.
+        denoiser: called as :class:`compressai_gen.diffusion.block_denoiser.BlockDenoiser`, which says what with.
+        guidance: called as :class:`compressai_gen.diffusion.block_denoiser.BlockConsistency`; what it returns is handed
+            to the denoiser. None: the denoiser goes by the base picture alone.
         scheduler: of ``diffusers``, whose denoiser estimates the clean sample and whose first timestep is pure noise.
     """
 

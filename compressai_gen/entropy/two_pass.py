@@ -1,4 +1,4 @@
-"""Latent codec of the second generation: a mean-scale hyperprior, coded in two passes.
+"""CGDM's latent codec: a mean-scale hyperprior, coded in two passes.
 
 The passes go over a checkerboard of space and channels, as in PULSE (arXiv 2609.18602).
 """

@@ -1,4 +1,4 @@
-"""Building blocks of the second generation: pointwise and depthwise convolutions at 1/16 and 1/4 of the resolution.
+"""Building blocks: pointwise and depthwise convolutions at 1/16 and 1/4 of the resolution.
 
 Most of the arithmetic is done where a position stands for 16x16 pixels, and the picture is painted by a narrow
 *renderer* where a position stands for 4x4, as in PULSE (arXiv 2609.18602). Norms span channels only and nothing is
@@ -11,9 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressai_gen.layers.quality import between_qualities
+from compressai_gen.layers.quality import QualityEmbedding, between_qualities
 
-__all__ = ["Block", "ChannelRMSNorm", "QualityScale", "RenderBlock", "Renderer"]
+__all__ = [
+    "Block",
+    "ChannelRMSNorm",
+    "QualityModulation",
+    "QualityScale",
+    "RenderBlock",
+    "Renderer",
+    "ResidualBlock",
+    "zero_conv",
+]
 
 
 class ChannelRMSNorm(nn.Module):
@@ -119,3 +128,45 @@ class Renderer(nn.Module):
         for block in self.blocks:
             h = block(h, index)
         return h
+
+
+class QualityModulation(nn.Module):
+    """Scales and shifts features per channel as the quality asks; the identity before training.
+
+    One variable-rate network serves all qualities, and a decoder at 0.05 bpp must smooth more than one at 0.4 bpp.
+    """
+
+    def __init__(self, n_qualities: int, channels: int):
+        super().__init__()
+        self.table = QualityEmbedding(n_qualities, 2 * channels)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, h: Tensor, index: Tensor) -> Tensor:
+        """Modulates ``h`` (N, C, H, W) as the quality indexes (N,), real numbers from 0, ask."""
+        scale, shift = self.table(index)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
+        return torch.addcmul(shift, h, 1 + scale)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a quality modulation between; the identity before training."""
+
+    def __init__(self, channels: int, n_qualities: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulation = QualityModulation(n_qualities, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, h: Tensor, index: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to the same shape."""
+        r = F.leaky_relu(self.modulation(self.conv1(h), index), 0.1)
+        return h + self.conv2(r)
+
+
+def zero_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
+    """Returns a convolution of stride 1 that starts at zero: what it adds to is at first left as it is."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv

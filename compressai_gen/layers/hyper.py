@@ -1,130 +1,20 @@
-"""Networks of the hyperpriors, of both generations: what the latent's distribution is computed by.
+"""Networks of the hyperprior: what the latent's distribution is computed by.
 
 :mod:`compressai_gen.entropy` codes with them, in float64 and position by position.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 import torch.nn.functional as F
-from compressai.layers import CheckerboardMaskedConv2d
 from torch import Tensor, nn
 
 from compressai_gen.layers.blocks import Block, QualityScale
-from compressai_gen.layers.transforms import QualityModulation
 
-__all__ = [
-    "BORDER",
-    "BlockHyperAnalysis",
-    "BlockHyperSynthesis",
-    "GroupParameters",
-    "HyperAnalysis",
-    "HyperSynthesis",
-    "TwoPassPrior",
-]
+__all__ = ["BORDER", "BlockHyperAnalysis", "BlockHyperSynthesis", "TwoPassPrior"]
 
 BORDER = 2
 """Positions of zeros around fields of which values at single positions are computed: as far as the networks look."""
-
-
-class HyperAnalysis(nn.Module):
-    """``h_a``: normalized latent (N, M, h, w) to hyper-latent (N, Z, h/4, w/4)."""
-
-    def __init__(self, latent_channels: int, width: int, hyper_channels: int, n_qualities: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(latent_channels, width, 3, padding=1)
-        self.modulation = QualityModulation(n_qualities, width)
-        self.conv2 = nn.Conv2d(width, width, 5, stride=2, padding=2)
-        self.conv3 = nn.Conv2d(width, hyper_channels, 5, stride=2, padding=2)
-
-    def forward(self, y: Tensor, index: Tensor) -> Tensor:
-        """Returns the hyper-latent at quality indexes (N,)."""
-        h = F.leaky_relu(self.modulation(self.conv1(y), index), 0.1)
-        return self.conv3(F.leaky_relu(self.conv2(h), 0.1))
-
-
-class HyperSynthesis(nn.Module):
-    """``h_s``: hyper-latent (N, Z, h/4, w/4) to parameters (N, width, h, w) of the latent's distribution."""
-
-    def __init__(self, hyper_channels: int, width: int, n_qualities: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(hyper_channels, 4 * width, 3, padding=1)
-        self.modulation = QualityModulation(n_qualities, width)
-        self.conv2 = nn.Conv2d(width, 4 * width, 3, padding=1)
-
-    def forward(self, z_hat: Tensor, index: Tensor) -> Tensor:
-        """Returns the features at quality indexes (N,)."""
-        h = F.leaky_relu(self.modulation(F.pixel_shuffle(self.conv1(z_hat), 2), index), 0.1)
-        return F.pixel_shuffle(self.conv2(h), 2)
-
-
-class GroupParameters(nn.Module):
-    """Mean and log-scale of one channel group, given the hyperprior, earlier groups and this group's anchors."""
-
-    def __init__(self, width: int, earlier: int, channels: int):
-        super().__init__()
-        self.earlier = nn.Conv2d(earlier, width, 3, padding=1) if earlier else None
-        self.anchors = CheckerboardMaskedConv2d(channels, width, 5, padding=2)
-        inputs = width * (3 if earlier else 2)
-        self.fuse = nn.Sequential(
-            nn.Conv2d(inputs, width, 1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, width, 1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, 2 * channels, 1),
-        )
-        nn.init.zeros_(self.fuse[-1].weight)
-        nn.init.zeros_(self.fuse[-1].bias)
-
-    def forward(self, hyper: Tensor, earlier: Tensor | None, anchors: Tensor | None) -> Tensor:
-        """Returns (N, 2 * channels, h, w) of what there is; without anchors, what holds for the anchors themselves."""
-        parts = [hyper, torch.zeros_like(hyper) if anchors is None else self.anchors(anchors)]
-        if self.earlier is not None:
-            parts.append(self.earlier(earlier))
-        return self.fuse(torch.cat(parts, dim=1))
-
-    def at(
-        self, rows: Tensor, columns: Tensor, hyper: Tensor, earlier: Tensor | None, anchors: Tensor | None
-    ) -> Tensor:
-        """What :meth:`forward` of a float64 twin gives of one image at P positions: (P, 2 * channels).
-
-        Each pass needs half of the positions, and of the anchors' kernel half of the taps.
-
-        Args:
-            rows, columns: of the positions (P,).
-            hyper: (h, w, width).
-            earlier, anchors: (h + 4, w + 4, C), with a border of zeros.
-        """
-        parts = [hyper[rows, columns]]
-        parts.append(torch.zeros_like(parts[0]) if anchors is None else self._sparse[0](anchors, rows, columns))
-        if self.earlier is not None:
-            parts.append(self._sparse[1](earlier, rows, columns))
-        h = torch.cat(parts, dim=1)
-        for layer in self.fuse:
-            h = F.linear(h, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(h)
-        return h
-
-    @cached_property
-    def _sparse(self) -> list[_SparseConv]:
-        """Of a twin, whose weights never change."""
-        return [_SparseConv(conv) for conv in (self.anchors, self.earlier) if conv is not None]
-
-
-class _SparseConv:
-    """A convolution (P, out) at P positions of a field (h + 4, w + 4, in)."""
-
-    def __init__(self, conv: nn.Conv2d):
-        mask = conv.mask[0, 0] if isinstance(conv, CheckerboardMaskedConv2d) else torch.ones(conv.kernel_size)
-        taps, offset = mask.nonzero().tolist(), BORDER - conv.padding[0]
-        self._offsets = [(offset + i, offset + j) for i, j in taps]
-        self._kernel = torch.cat([conv.weight[:, :, i, j] for i, j in taps], dim=1)
-        self._bias = conv.bias
-
-    def __call__(self, field: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        patches = torch.cat([field[rows + i, columns + j] for i, j in self._offsets], dim=1)
-        return F.linear(patches, self._kernel, self._bias)
 
 
 class BlockHyperAnalysis(nn.Module):

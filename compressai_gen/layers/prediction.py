@@ -172,9 +172,9 @@ class TokenPredictor(nn.Module):
 
     def __init__(
         self,
-        width: int = 192,
-        depth: int = 4,
-        heads: int = 6,
+        width: int = 160,
+        depth: int = 3,
+        heads: int = 5,
         window: int = 8,
         *,
         channels: int,

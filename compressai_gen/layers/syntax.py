@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressai_gen.layers.transforms import REGION, QualityModulation
+from compressai_gen.layers.blocks import QualityModulation
+from compressai_gen.layers.transforms import REGION
 
 __all__ = ["SyntaxAnalysis"]
 

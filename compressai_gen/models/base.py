@@ -15,10 +15,7 @@ from compressai.models import CompressionModel
 from torch import Tensor, nn
 
 # Parts that configurations may name, and that no default does.
-import compressai_gen.diffusion.block_denoiser
-import compressai_gen.diffusion.pretrained
-import compressai_gen.entropy.two_pass
-import compressai_gen.layers.patch_transforms  # noqa: F401
+import compressai_gen.diffusion.pretrained  # noqa: F401
 from compressai_gen.configuration import resolve
 from compressai_gen.diffusion.offload import offload
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer

@@ -13,17 +13,16 @@ from compressai.registry import register_model
 from torch import Tensor
 
 from compressai_gen.configuration import build
-from compressai_gen.diffusion.denoiser import UNetDenoiser
-from compressai_gen.diffusion.guidance import ConsistencyBranch
+from compressai_gen.diffusion.block_denoiser import BlockConsistency, BlockDenoiser
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled
 from compressai_gen.diffusion.sampler import DDIM
 from compressai_gen.diffusion.spaces import PixelUnshuffle
-from compressai_gen.entropy.checkerboard import CheckerboardHyperprior
 from compressai_gen.entropy.rans import MeteredDecoder, open_stream
 from compressai_gen.entropy.syntax import SyntaxCodec
+from compressai_gen.entropy.two_pass import TwoPassHyperprior
 from compressai_gen.errors import CodecError
 from compressai_gen.layers.quality import between_qualities
-from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
+from compressai_gen.layers.transforms import BLOCK, REGION, PatchAnalysis, PatchSynthesis
 from compressai_gen.layers.windows import windowed
 from compressai_gen.models.base import Estimate, GenerativeCodec
 from compressai_gen.models.cgdm_spec import SPEC, CGDMDecoderOptions
@@ -58,8 +57,8 @@ class CGDM(GenerativeCodec):
                 ┌───┐    y    ┌────────────────────────┐ y_hat ┌───┐ x_base
         x ──┬─►─┤g_a├──►──────┤ latent_codec           ├─┬─►───┤g_s├──┬────────────────────┐
             │   └───┘         │ gain, hyperprior,      │ │     └─┬─┘  │    noise           │
-            │                 │ checkerboard, channel  │ │       │    │      │             │
-            │                 │ groups: exact          │ │   features │      ▼             ▼
+            │                 │ two checkerboard       │ │       │    │      │             │
+            │                 │ passes: exact          │ │   features │      ▼             ▼
             │                 └────────────────────────┘ │       ▼    │ ┌──────────┐ r   ┌─┴─┐
             │                                            └─►┌───────┐ └►┤ denoiser ├──►──┤ + ├─► x_hat
             │                     ┌────────┐  syntax        │consis-├──►│ steps    │     └───┘
@@ -67,7 +66,7 @@ class CGDM(GenerativeCodec):
                                   └────────┘   fusion (SFF) └───────┘
 
     Args:
-        **config: replaces parts of :attr:`defaults` or their arguments, such as ``g_a={"blocks": (3, 3, 3)}``. Without
+        **config: replaces parts of :attr:`defaults` or their arguments, such as ``g_a={"blocks": 6}``. Without
             a ``restorer``, which may be None, the model is the end-to-end codec alone.
     """
 
@@ -75,21 +74,21 @@ class CGDM(GenerativeCodec):
     name = SPEC.name
     multiple = REGION
     defaults: ClassVar[dict[str, Any]] = {
-        "g_a": {"class": AnalysisTransform.__name__},
-        "g_s": {"class": SynthesisTransform.__name__},
-        "latent_codec": {"class": CheckerboardHyperprior.__name__},
+        "g_a": {"class": PatchAnalysis.__name__},
+        "g_s": {"class": PatchSynthesis.__name__},
+        "latent_codec": {"class": TwoPassHyperprior.__name__},
         "restorer": {
             "space": {"class": PixelUnshuffle.__name__},
-            "denoiser": {"class": UNetDenoiser.__name__},
-            "guidance": {"class": ConsistencyBranch.__name__},
+            "denoiser": {"class": BlockDenoiser.__name__},
+            "guidance": {"class": BlockConsistency.__name__},
             "scheduler": DDIM,
         },
         "syntax": {"class": SyntaxCodec.__name__},
         # What online optimization lowers: bits per pixel and, times the lambda of a quality, these distortions. Lambdas
         # are those that training was steered to.
         "search": {
-            "lambdas": [0.255, 0.577, 1.297, 3.226, 8.484],
-            "mse_weight": 40.0,
+            "lambdas": [0.17, 0.31, 0.68, 1.05, 1.5],
+            "mse_weight": 60.0,
             "lpips_weight": 0.5,
             "dists_weight": 0.5,
         },

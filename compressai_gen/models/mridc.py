@@ -14,8 +14,7 @@ from compressai.registry import register_model
 from torch import Tensor, nn
 
 from compressai_gen.configuration import build
-from compressai_gen.diffusion.denoiser import UNetDenoiser
-from compressai_gen.diffusion.guidance import ConsistencyBranch
+from compressai_gen.diffusion.block_denoiser import BlockConsistency, BlockDenoiser
 from compressai_gen.diffusion.restore import BaseDecoder, Conditions, Restorer, synthesize_tiled
 from compressai_gen.diffusion.sampler import DDIM
 from compressai_gen.diffusion.spaces import PixelUnshuffle
@@ -41,7 +40,7 @@ from compressai_gen.layers.masking import (
 from compressai_gen.layers.prediction import MaskPredictor, TokenPredictor
 from compressai_gen.layers.quality import between_qualities
 from compressai_gen.layers.quantizers import ResidualVectorQuantizer
-from compressai_gen.layers.transforms import BLOCK, REGION, AnalysisTransform, SynthesisTransform
+from compressai_gen.layers.transforms import BLOCK, REGION, PatchAnalysis, PatchSynthesis
 from compressai_gen.layers.windows import windowed
 from compressai_gen.models.base import Estimate, GenerativeCodec, NoQuantiles, plain_mode
 from compressai_gen.models.mridc_spec import SPEC, MRIDCDecoderOptions, MRIDCEncoderOptions
@@ -94,7 +93,7 @@ class MRIDC(GenerativeCodec):
                                                                               └─────────────┘ └──────────┘ └─┘
 
     Args:
-        **config: replaces parts of :attr:`defaults` or their arguments, such as ``g_a={"blocks": (3, 3, 3)}``. Without
+        **config: replaces parts of :attr:`defaults` or their arguments, such as ``g_a={"blocks": 6}``. Without
             a ``restorer``, which may be None, the model has the base decoder alone.
     """
 
@@ -102,15 +101,15 @@ class MRIDC(GenerativeCodec):
     name = SPEC.name
     multiple = REGION
     defaults: ClassVar[dict[str, Any]] = {
-        "g_a": {"class": AnalysisTransform.__name__, "widths": [96, 160, 256], "blocks": [1, 2, 2]},
-        "g_s": {"class": SynthesisTransform.__name__, "widths": [96, 160, 256], "blocks": [3, 3, 4]},
+        "g_a": {"class": PatchAnalysis.__name__},
+        "g_s": {"class": PatchSynthesis.__name__},
         "quantizer": {"class": ResidualVectorQuantizer.__name__},
         "predictor": {"class": TokenPredictor.__name__},
         "mask_predictor": {"class": MaskPredictor.__name__},
         "restorer": {
             "space": {"class": PixelUnshuffle.__name__},
-            "denoiser": {"class": UNetDenoiser.__name__},
-            "guidance": {"class": ConsistencyBranch.__name__},
+            "denoiser": {"class": BlockDenoiser.__name__},
+            "guidance": {"class": BlockConsistency.__name__},
             "scheduler": DDIM,
         },
     }

@@ -130,7 +130,7 @@ class Recipe:
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """Reads a recipe by its name in the zoo (``cgdm-base``) or from a file.
+    """Reads a recipe by its name in the zoo (``cgdm-v1-base``) or from a file.
 
     Raises:
         RecipeError: there is no such recipe, or a field is missing, unknown or of an impossible value.

@@ -23,7 +23,7 @@ def model(random_models):
     torch.manual_seed(1)
     with torch.no_grad():
         branch = model.restorer.guidance
-        for conv in (model.restorer.denoiser.unet.conv_out, *branch.outputs, branch.fusion.weights_of[-1]):
+        for conv in (model.restorer.denoiser.head, *branch.outputs, branch.fusion.weights_of[-1]):
             conv.weight.normal_(std=0.05)
     return model
 

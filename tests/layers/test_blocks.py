@@ -1,7 +1,7 @@
 import torch
 
-from compressai_gen.layers.blocks import Block, Renderer
-from compressai_gen.layers.patch_transforms import PatchAnalysis, PatchSynthesis
+from compressai_gen.layers.blocks import Block, QualityModulation, Renderer, ResidualBlock
+from compressai_gen.layers.transforms import PatchAnalysis, PatchSynthesis
 
 
 def _randomized(module):
@@ -48,3 +48,19 @@ def test_what_stands_beside_the_renderer_is_added():
     h, beside, index = torch.randn(1, 8, 2, 2), torch.randn(1, 4, 8, 8), torch.tensor([2.0])
     assert renderer(h, index, beside).shape == beside.shape
     assert not torch.equal(renderer(h, index, beside), renderer(h, index))
+
+
+@torch.no_grad()
+def test_modulation_and_block_are_the_identity_before_training():
+    h = torch.randn(2, 6, 5, 7)
+    assert torch.equal(QualityModulation(5, 6)(h, torch.tensor([2.0, 2.0])), h)
+    assert torch.equal(ResidualBlock(6, 5)(h, torch.tensor([2.0, 2.0])), h)
+
+
+@torch.no_grad()
+def test_each_image_is_modulated_by_its_own_quality():
+    modulation = QualityModulation(3, 2)
+    # scales, then shifts
+    modulation.table.weight.copy_(torch.tensor([[0.0, 0, 0, 0], [1, 2, 0, 0], [0, 0, 3, 4]]))
+    out = modulation(torch.ones(3, 2, 1, 1), torch.tensor([0, 1, 2])).flatten(1)
+    assert out.tolist() == [[1, 1], [2, 3], [4, 5]]

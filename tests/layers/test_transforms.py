@@ -2,17 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from compressai_gen.layers.transforms import (
-    BLOCK,
-    AnalysisTransform,
-    QualityModulation,
-    ResidualBlock,
-    SynthesisTransform,
-    init_linear_paths,
-    klt,
-)
+from compressai_gen.layers.transforms import BLOCK, PatchAnalysis, PatchSynthesis, init_linear_paths, klt
 
-WIDTHS, BLOCKS, QUALITIES = (8, 8, 8), (1, 1, 1), 5
+QUALITIES = 5
 ALL = 3 * BLOCK * BLOCK
 
 
@@ -23,7 +15,7 @@ def patches(photograph):
 
 def _transforms(channels):
     context = {"latent_channels": channels, "n_qualities": QUALITIES}
-    return AnalysisTransform(WIDTHS, BLOCKS, **context), SynthesisTransform(WIDTHS, BLOCKS, **context)
+    return PatchAnalysis(8, 1, 2, **context), PatchSynthesis(8, 1, 2, 8, 1, **context)
 
 
 def _quality(n, value=2):
@@ -101,23 +93,7 @@ def test_linear_path_keeps_its_precision_under_autocast(photograph):
 
 @torch.no_grad()
 def test_network_sees_side_channels():
-    g_s = SynthesisTransform(WIDTHS, BLOCKS, latent_channels=12, n_qualities=QUALITIES, side_channels=2)
+    g_s = PatchSynthesis(8, 1, 2, 8, 1, latent_channels=12, n_qualities=QUALITIES, side_channels=2)
     torch.nn.init.normal_(g_s.head.weight, std=0.1)
     y, side = torch.randn(1, 12, 3, 4), torch.zeros(1, 2, 3, 4)
     assert not torch.equal(g_s(y, _quality(1), side), g_s(y, _quality(1), side + 1))
-
-
-@torch.no_grad()
-def test_modulation_and_block_are_the_identity_before_training():
-    h = torch.randn(2, 6, 5, 7)
-    assert torch.equal(QualityModulation(QUALITIES, 6)(h, _quality(2)), h)
-    assert torch.equal(ResidualBlock(6, QUALITIES)(h, _quality(2)), h)
-
-
-@torch.no_grad()
-def test_each_image_is_modulated_by_its_own_quality():
-    modulation = QualityModulation(3, 2)
-    # scales, then shifts
-    modulation.table.weight.copy_(torch.tensor([[0.0, 0, 0, 0], [1, 2, 0, 0], [0, 0, 3, 4]]))
-    out = modulation(torch.ones(3, 2, 1, 1), torch.tensor([0, 1, 2])).flatten(1)
-    assert out.tolist() == [[1, 1], [2, 3], [4, 5]]

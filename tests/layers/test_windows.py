@@ -9,7 +9,7 @@ from torch import nn
 from compressai_gen.entropy.exact import float64_twin, in_float64
 from compressai_gen.layers import transforms
 from compressai_gen.layers.prediction import TokenPredictor
-from compressai_gen.layers.transforms import BLOCK, AnalysisTransform
+from compressai_gen.layers.transforms import BLOCK, PatchAnalysis
 from compressai_gen.layers.windows import windowed
 
 
@@ -44,7 +44,7 @@ def _randomize(module: nn.Module) -> None:
 
 
 def test_an_analysis_transform_looks_no_farther_than_it_says(monkeypatch):
-    g_a = AnalysisTransform((8, 8, 8), (1, 2, 2), latent_channels=4, n_qualities=5).double()
+    g_a = PatchAnalysis(16, 3, 2, latent_channels=4, n_qualities=5).double()
     _randomize(g_a)
     x = torch.rand(1, 3, 16, 640, dtype=torch.float64, requires_grad=True)
     y = g_a(x, torch.tensor([2]))

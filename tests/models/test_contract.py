@@ -7,13 +7,13 @@ import compressai.zoo
 import compressai.zoo.image
 import pytest
 import torch
+from narrow import NARROW
 
 import compressai_gen.zoo
 from compressai_gen.entropy.container import unpack
 from compressai_gen.models import CGDM, MRIDC
 from compressai_gen.train.objectives import DenoisingStep
 
-NARROW = {"widths": (8, 8, 8), "blocks": (1, 1, 1)}
 GENERATIVE = {"restorer", "syntax"}
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 
@@ -165,10 +165,9 @@ def test_state_dict_remembers_the_quality(random_model):
 
 
 def test_from_state_dict_takes_a_configuration():
-    config = {"g_a": NARROW, "g_s": NARROW}
     for cls in CLASSES.values():
-        model = cls.from_state_dict(cls(**config).state_dict(), **config)
-        assert model.g_a.stem.out_channels == 8
+        model = cls.from_state_dict(cls(**NARROW).state_dict(), **NARROW)
+        assert model.g_a.embed.out_channels == 8
 
 
 def test_updating_again_changes_no_stream(random_model, photograph):

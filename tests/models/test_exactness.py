@@ -180,9 +180,11 @@ def _outputs_on_boundaries(model, everywhere):
             codec = model.latent_codec
             codec.log_gain.zero_()
             codec.log_std.zero_()
-            for parameters, channels in zip(codec.parameters_of, codec.groups, strict=True):
-                parameters.fuse[-1].weight.zero_()
-                parameters.fuse[-1].bias.copy_(steps.repeat(2 * channels // exact.PHASES + 1)[: 2 * channels] / 32)
+            # A part has every other channel.
+            of_channels = steps.repeat_interleave(2).repeat(codec.channels // exact.PHASES + 1)[: 2 * codec.channels]
+            for parameters in (codec.prior.first, codec.prior.second):
+                parameters.out.weight.zero_()
+                parameters.out.bias.copy_(of_channels / 32)
             return
         for head in (*model.predictor.heads, model.mask_predictor.head):
             head.weight.zero_()

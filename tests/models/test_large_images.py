@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from symbols import decoded_symbols, sent_symbols
 
-from compressai_gen.entropy import checkerboard
+from compressai_gen.entropy import two_pass
 from compressai_gen.layers import quantizers, transforms
 from compressai_gen.models import cgdm, mridc
 
@@ -17,7 +17,7 @@ def small_windows(monkeypatch):
     def switch():
         for module, name, value in (
             (transforms, "_WINDOW", 6),
-            (checkerboard, "_WINDOW", 8),
+            (two_pass, "_WINDOW", 8),
             (cgdm, "_SYNTAX_WINDOW", 2),
             (mridc, "_WINDOW", 8),
             (quantizers, "_VECTORS", 50),

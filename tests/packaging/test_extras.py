@@ -39,7 +39,7 @@ for package in ("accelerate", "peft", "gradio", "shtab"):
 
 from compressai_gen.cli import main
 
-train = ["train", "cgdm-base", "--data-root", ".", "--output", "run"]
+train = ["train", "cgdm-v1-base", "--data-root", ".", "--output", "run"]
 print(main(train), main(["demo"]), main(["completion", "bash"]))
 """
 

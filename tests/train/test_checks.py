@@ -26,7 +26,7 @@ def root(tmp_path, monkeypatch):
 
 
 def _check(root, **more):
-    check_run(load_recipe("cgdm-base"), root, **({"output": root / "out"} | more))
+    check_run(load_recipe("cgdm-v1-base"), root, **({"output": root / "out"} | more))
 
 
 def test_a_whole_run_passes_and_leaves_nothing_behind(root):
@@ -73,7 +73,7 @@ def test_missing_weights(root):
 def test_a_run_checks_before_it_reads_the_training_images(root, monkeypatch, capsys):
     monkeypatch.setattr(loop, "open_crops", None)
     shutil.rmtree(root / "valid")
-    assert main(["cgdm-base", "--data-root", str(root), "--output", str(root / "out")]) == 2
+    assert main(["cgdm-v1-base", "--data-root", str(root), "--output", str(root / "out")]) == 2
     assert capsys.readouterr().err.startswith("error: no validation images")
 
 

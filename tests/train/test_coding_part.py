@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from narrow import MRIDC_PARTS, NARROW, TINY_CGDM
 
 import compressai_gen
 from compressai_gen.cgen import CgenFile
@@ -15,26 +16,17 @@ from compressai_gen.train.export import half_precision_state, load_weights, writ
 from compressai_gen.train.loop import train
 from compressai_gen.train.recipe import Recipe, Stage
 
-NARROW = {"widths": [8, 8, 8], "blocks": [1, 1, 1]}
-CONFIG = {
-    "g_a": NARROW,
-    "g_s": NARROW,
-    "latent_codec": {"groups": [8, 8], "hyper_channels": 8, "width": 16},
-    "restorer": {"denoiser": {"widths": [8, 8, 16]}},
-    "syntax": {"channels": 2},
-}
-
 
 def _recipe(steps=20, **fields):
     data = {"train": "pictures", "valid": "pictures", "valid_images": 1, "description": "two", "scale": [0.6, 1.0]}
     objective = {"distortion": {"mse_weight": 20.0}, "consistency_weight": 0.0, "syntax_weight": 4.0}
     known = {"learning_rate": 1e-3, "warmup": 2, "final_learning_rate": 1e-5, "decay_from": 0.5, "ema_decay": 0.5}
-    known |= {"gradient_clip": 1.0, "data": data, "objective": objective, "config": CONFIG, "task": "diffusion"}
+    known |= {"gradient_clip": 1.0, "data": data, "objective": objective, "config": TINY_CGDM, "task": "diffusion"}
     return Recipe("tiny", "cgdm", 1, (Stage(steps, 5, 64),), **known | fields)
 
 
 def _load(folder):
-    model = CGDM(**CONFIG)
+    model = CGDM(**TINY_CGDM)
     load_weights(model, folder)
     return model.eval()
 
@@ -43,10 +35,9 @@ def _load(folder):
 def before(tmp_path, photograph):
     """The folder of weights, a picture and its file."""
     torch.manual_seed(0)
-    model = CGDM(**CONFIG)
-    for conv in (model.g_a.head, model.latent_codec.h_a.conv3, model.syntax.head):
+    model = CGDM(**TINY_CGDM)
+    for conv in (model.g_a.head, model.latent_codec.h_a.down, model.syntax.head):
         torch.nn.init.normal_(conv.weight, std=0.5)
-    model.latent_codec.relaxed(torch.zeros(1, 16, 4, 4), torch.tensor([0]))  # zeroes what checkerboards mask
     for role, state in split(half_precision_state(model), model.coding).items():
         write_weights(state, tmp_path / "before" / f"{role}.safetensors")
     (tmp_path / "pictures").mkdir()
@@ -78,7 +69,7 @@ def test_a_changed_coding_part_refuses_them(before):
     _, data, old = before
     model = copy.deepcopy(old)
     with torch.no_grad():
-        model.latent_codec.h_s.conv2.bias[0] += 1e-3
+        model.latent_codec.prior.h_s.up.bias[0] += 1e-3
     with pytest.raises(BitstreamError, match=r"made with a coding part [0-9a-f]{8}….*the model that made it"):
         compressai_gen.decode(data, model=model)
     with pytest.raises(BitstreamError, match=r"needs cgdm weights whose coding part is [0-9a-f]{8}….*cgdm\."):
@@ -104,7 +95,7 @@ def test_roles_are_whole(before):
 
 def test_the_base_of_a_whole_codec_is_trained_on_without_its_restorer(before):
     folder, _, whole = before
-    base = CGDM(**CONFIG | {"restorer": None})
+    base = CGDM(**TINY_CGDM | {"restorer": None})
     load_weights(base, folder)
     for name, value in base.state_dict().items():
         assert torch.equal(value, whole.state_dict()[name]), name
@@ -117,25 +108,19 @@ def test_the_base_of_a_whole_codec_is_trained_on_without_its_restorer(before):
 def test_parts_that_a_recipe_takes_come_from_another_models_weights(before):
     folder, _, whole = before
     torch.manual_seed(3)
-    model = MRIDC(
-        g_a=NARROW,
-        g_s=NARROW,
-        quantizer={"channels": 16, "entries": 16},
-        predictor={"width": 24, "depth": 1},
-        restorer=None,
-    )
+    model = MRIDC(**NARROW, **MRIDC_PARTS, restorer=None)
     untouched = {name: value.clone() for name, value in model.state_dict().items()}
-    load_weights(model, folder, ["g_a.stem", "g_s.stages"])
-    taken = [name for name in untouched if name.startswith(("g_a.stem.", "g_s.stages."))]
+    load_weights(model, folder, ["g_a.embed", "g_s.blocks"])
+    taken = [name for name in untouched if name.startswith(("g_a.embed.", "g_s.blocks."))]
     assert len({name.split(".")[0] for name in taken}) == 2
     for name, value in model.state_dict().items():
         assert torch.equal(value, (whole.state_dict() if name in taken else untouched)[name]), name
-    with pytest.raises(RecipeError, match=r"has no part predictor, g_a\.steam that the recipe takes"):
-        load_weights(model, folder, ["predictor", "g_a.stem", "g_a.steam"])
+    with pytest.raises(RecipeError, match=r"has no part predictor, g_a\.embedded that the recipe takes"):
+        load_weights(model, folder, ["predictor", "g_a.embed", "g_a.embedded"])
     with pytest.raises(RecipeError, match=r"g_s\.stem\.weight"):  # of another shape
         load_weights(model, folder, ["g_s"])
 
 
 def test_parts_to_take_are_wanted_before_training(tmp_path):
-    with pytest.raises(RecipeError, match=r"takes g_a\.stem from other weights: give them with --init"):
-        train(_recipe(takes=["g_a.stem"]), tmp_path, tmp_path / "after")
+    with pytest.raises(RecipeError, match=r"takes g_a\.embed from other weights: give them with --init"):
+        train(_recipe(takes=["g_a.embed"]), tmp_path, tmp_path / "after")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from metric_weights import needs_alex, needs_vgg
+from narrow import CGDM_PARTS, MRIDC_PARTS, NARROW, RESTORER, toml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -56,14 +57,10 @@ batch = 5
 crop = 64
 
 [config]
-g_a.widths = [8, 8, 8]
-g_a.blocks = [1, 1, 1]
-g_s.widths = [8, 8, 8]
-g_s.blocks = [1, 1, 1]
-"""
+""" + toml(NARROW)
 OWN = {
-    "cgdm": """
-latent_codec = { groups = [8, 8], hyper_channels = 8, width = 16 }
+    "cgdm": toml({"latent_codec": CGDM_PARTS["latent_codec"]})
+    + """
 restorer = false
 
 [objective]
@@ -74,9 +71,8 @@ initial_lambda = [0.25, 0.45, 0.9, 1.6, 3.0]
 mse_weight = 75.0
 lpips_weight = 1.0
 """,
-    "mridc": """
-quantizer = { channels = 16, entries = 16 }
-predictor = { width = 24, depth = 1 }
+    "mridc": toml(MRIDC_PARTS)
+    + """
 restorer = false
 
 [objective]
@@ -91,10 +87,9 @@ lpips_weight = 1.0
 }
 
 
-DIFFUSION = """
-restorer = { denoiser = { widths = [8, 8, 16] } }
-syntax = { channels = 2 }
-
+DIFFUSION = (
+    toml({"restorer": RESTORER, "syntax": CGDM_PARTS["syntax"]})
+    + """
 [objective]
 consistency_weight = 20.0
 syntax_bpp = 0.001
@@ -105,6 +100,7 @@ mse_weight = 20.0
 lpips_weight = 1.0
 dists_weight = 1.0
 """
+)
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +177,7 @@ def test_training_stops_resumes_and_leaves_weights_that_code_an_image(recipe, da
     assert len((output / "validation.jsonl").read_text().splitlines()) == 1
 
     state = load_file(output / "coding.safetensors") | load_file(output / "networks.safetensors")
-    assert state["g_a.stem.weight"].dtype == torch.float16
+    assert state["g_a.embed.weight"].dtype == torch.float16
     weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     model = CLASSES[config.model].from_state_dict(weights, **config.config).eval()
     x = photograph(64, 64)
@@ -349,7 +345,6 @@ def test_scores_count_the_full_decoder_by_what_was_not_trained_on_in_logarithms_
 def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
     torch.manual_seed(2)
     codec = tiny_cgdm(restorer=None)
-    codec.latent_codec.relaxed(torch.zeros(1, 16, 4, 4), torch.tensor([0]))  # zeroes what checkerboards mask
     save_file(half_precision_state(codec), data_root / "codec.safetensors")
     recipe = data_root / "restorer-tiny.toml"
     text = COMMON.format(model="cgdm", stop=STOP) + OWN["cgdm"].split("restorer = false")[0]
@@ -363,7 +358,7 @@ def test_the_generative_half_is_trained_on_a_frozen_codec(data_root, tiny_cgdm):
     state = load_file(data_root / "out/coding.safetensors") | load_file(data_root / "out/networks.safetensors")
     for key, value in half_precision_state(codec).items():
         torch.testing.assert_close(state[key], value, rtol=0, atol=0, check_dtype=False)
-    assert state["restorer.denoiser.unet.conv_out.weight"].any()
+    assert state["restorer.denoiser.head.weight"].any()
     rows = json.loads((data_root / "out" / "record.json").read_text())["validation"]
     assert {(row["quality"], row["steps"]) for row in rows} == {(q, s) for q in range(1, 6) for s in (0, 1)}
 
@@ -398,7 +393,7 @@ def test_unknown_model_and_wrong_arguments_are_told(recipe, data_root):
     for old, new in (
         (f'model = "{model}"', 'model = "vqgan"'),
         ("mse_weight", "mse_wait"),
-        ("g_a.widths", "g_a.width_of"),
+        ("g_a.width", "g_a.wide"),
         ('train = "train"', ""),
         ('description = "holiday pictures"', ""),
     ):
@@ -417,7 +412,7 @@ def test_exported_state_is_rounded_once_and_leaves_the_model_alone(tiny_cgdm, up
     state = half_precision_state(model)
     after = model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert state["g_a.stem.weight"].dtype == torch.float16
+    assert state["g_a.embed.weight"].dtype == torch.float16
     assert {v.dtype for k, v in state.items() if "log_" in k or "entropy_bottleneck._matrix" in k} == {torch.float32}
 
     weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

@@ -15,7 +15,7 @@ from compressai_gen.train.loop import _build
 from compressai_gen.train.recipe import Stage, load_recipe
 
 RECIPES = sorted((ZOO_DIR / "recipes").glob("*.toml"))
-SHIPPED = (ZOO_DIR / "recipes" / "cgdm-base.toml").read_text(encoding="utf-8")
+SHIPPED = (ZOO_DIR / "recipes" / "cgdm-v1-base.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -66,7 +66,7 @@ def test_file_is_read(tmp_path):
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(RecipeError, match=r"no recipe 'cdgm'.*cgdm-base.*mridc-base"):
+    with pytest.raises(RecipeError, match=r"no recipe 'cdgm'.*cgdm-v1-base.*mridc-v1-base"):
         load_recipe("cdgm")
 
 
@@ -76,7 +76,7 @@ def test_unknown_name_lists_the_known():
         ("seed = 1", "seed = ", "not TOML"),
         ("seed = 1", "", "seed"),
         ("seed = 1", "seed = 1\nsped = 2", "sped"),
-        ("batch = 10", "bach = 10", "bach"),
+        ("batch = 8", "bach = 8", "bach"),
         ("[[stages]]", "[[stage]]", "stage"),
         ("[objective]", "[objectives]", "objective"),
     ],
@@ -106,9 +106,9 @@ def _fails(capsys, *argv):
 
 def test_command_line_tells_bad_input_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("COMPRESSAI_GEN_DATA", raising=False)
-    assert "cgdm-base" in _fails(capsys, "no-such-recipe")
-    assert "COMPRESSAI_GEN_DATA" in _fails(capsys, "cgdm-base")
-    assert "--data-root" in _fails(capsys, "cgdm-base", "--data-root", tmp_path, "--output", tmp_path / "out")
+    assert "cgdm-v1-base" in _fails(capsys, "no-such-recipe")
+    assert "COMPRESSAI_GEN_DATA" in _fails(capsys, "cgdm-v1-base")
+    assert "--data-root" in _fails(capsys, "cgdm-v1-base", "--data-root", tmp_path, "--output", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -118,23 +118,23 @@ def test_command_line_tells_bad_input_in_one_line(tmp_path, capsys, monkeypatch)
         ("scale = [0.6, 2.0]", "scale = [2.0, 0.6]", "scale"),
         ("scale = [0.6, 2.0]", "scale = 2.0", "scale"),
         ("scale = [0.6, 2.0]", "scale = [nan, 1]", "scale"),
-        ("batch = 10", "batch = 0", r"\[\[stages\]\] 1: batch is a whole number from 1, not 0"),
-        ("steps = 600", "steps = -1", r"\[\[stages\]\] 2: steps"),
-        ("crop = 192", "crop = 8", r"\[\[stages\]\] 2: crop is a whole number from 64, not 8"),
-        ("crop = 192", "crop = 192.5", "crop"),
-        ("decay_from = 0.55", "decay_from = 1", "decay_from is a number from 0 to below 1, not 1"),
-        ("ema_decay = 0.9985", "ema_decay = 1.5", "ema_decay"),
-        ("learning_rate = 4e-4", "learning_rate = '4e-4'", "learning_rate is a number above 0, not '4e-4'"),
-        ("learning_rate = 4e-4", "learning_rate = inf", "learning_rate"),
+        ("batch = 8", "batch = 0", r"\[\[stages\]\] 1: batch is a whole number from 1, not 0"),
+        ("steps = 2700", "steps = -1", r"\[\[stages\]\] 2: steps"),
+        ("crop = 256", "crop = 8", r"\[\[stages\]\] 2: crop is a whole number from 64, not 8"),
+        ("crop = 256", "crop = 256.5", "crop"),
+        ("decay_from = 0.25", "decay_from = 1", "decay_from is a number from 0 to below 1, not 1"),
+        ("ema_decay = 0.999", "ema_decay = 1.5", "ema_decay"),
+        ("learning_rate = 1e-3", "learning_rate = '1e-3'", "learning_rate is a number above 0, not '1e-3'"),
+        ("learning_rate = 1e-3", "learning_rate = inf", "learning_rate"),
         ("gradient_clip = 1.0", "gradient_clip = 0", "gradient_clip"),
-        ("checkpoint_every = 500", "checkpoint_every = 0", "checkpoint_every"),
-        ("validate_every = 5000", "validate_every = true", "validate_every is a whole number from 1, not True"),
+        ("seed = 1", "seed = 1\ncheckpoint_every = 0", "checkpoint_every"),
+        ("validate_every = 20000", "validate_every = true", "validate_every is a whole number from 1, not True"),
         ("valid_images = 3", "valid_images = 0", "valid_images"),
         ('valid = "valid"', "valid = 3", "valid is a text"),
         ("seed = 1", "seed = -1", "seed"),
-        ("seed = 1", "seed = 1\ncheckpoint_minutes = 0", "checkpoint_minutes"),
-        ("crop = 192", "crop = 192\nlearning_rate = -1", r"\[\[stages\]\] 2: learning_rate"),
-        ("log_gain = 8.0", "log_gain = 'fast'", "speeds is a table of numbers"),
+        ("checkpoint_minutes = 10", "checkpoint_minutes = 0", "checkpoint_minutes"),
+        ("crop = 256", "crop = 256\nlearning_rate = -1", r"\[\[stages\]\] 2: learning_rate"),
+        ("log_gain = 3.2", "log_gain = 'fast'", "speeds is a table of numbers"),
     ],
 )
 def test_impossible_values_are_named_when_the_recipe_is_read(tmp_path, old, new, reason):
@@ -147,15 +147,17 @@ def test_impossible_values_are_named_when_the_recipe_is_read(tmp_path, old, new,
 
 def test_learning_rates_and_stages_follow_the_steps(tmp_path):
     path = tmp_path / "staged.toml"
-    path.write_text(SHIPPED.replace("steps = 600\n", "steps = 600\nlearning_rate = 1e-4\nfinal_learning_rate = 2e-5\n"))
+    path.write_text(
+        SHIPPED.replace("steps = 2700\n", "steps = 2700\nlearning_rate = 1e-4\nfinal_learning_rate = 2e-5\n")
+    )
     recipe = load_recipe(str(path))
-    assert recipe.learning_rate_at(0) == pytest.approx(4e-4 / 100)
-    assert recipe.learning_rate_at(1000) == pytest.approx(4e-4)
-    assert 1e-5 < recipe.learning_rate_at(3100) < 4e-4
-    assert recipe.stage_at(3199)[0].crop == 128
-    assert recipe.stage_at(3200) == (recipe.stages[1], 3200)
-    assert recipe.learning_rate_at(3200) == pytest.approx(1e-4)
-    assert recipe.learning_rate_at(3500) == pytest.approx(6e-5)
-    assert recipe.learning_rate_at(3799) == pytest.approx(2e-5, rel=0.01)
+    assert recipe.learning_rate_at(0) == pytest.approx(1e-3 / 200)
+    assert recipe.learning_rate_at(1000) == pytest.approx(1e-3)
+    assert 1e-5 < recipe.learning_rate_at(13900) < 1e-3
+    assert recipe.stage_at(13999)[0].crop == 128
+    assert recipe.stage_at(14000) == (recipe.stages[1], 14000)
+    assert recipe.learning_rate_at(14000) == pytest.approx(1e-4)
+    assert recipe.learning_rate_at(15350) == pytest.approx(6e-5)
+    assert recipe.learning_rate_at(16699) == pytest.approx(2e-5, rel=0.01)
     with pytest.raises(IndexError):
-        recipe.stage_at(3800)
+        recipe.stage_at(16700)

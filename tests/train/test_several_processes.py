@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from metric_weights import needs_alex
+from narrow import CGDM_PARTS, NARROW, toml
 from ports import free_port
 from pretrained_models import save_tiny_autoencoder, save_unet
 from safetensors.torch import save_file
@@ -25,7 +26,8 @@ SHARDED = Path(__file__).parents[2] / "examples/clusters/sharded.yaml"
 STEPS = int(os.environ.get("COMPRESSAI_GEN_TEST_STEPS", 12))
 """By hand: 200, which take ten minutes on two slow cores; the loss falls by a factor of 3.7."""
 
-RECIPE = """
+RECIPE = (
+    """
 model = "cgdm"
 task = "diffusion"
 seed = 1
@@ -68,21 +70,10 @@ batch = 2
 crop = 64
 adversarial_weight = 0.01
 
-[config.latent_codec]
-groups = [8, 8]
-hyper_channels = 8
-width = 16
-
-[config.g_a]
-widths = [8, 8, 8]
-blocks = [1, 1, 1]
-
-[config.g_s]
-widths = [8, 8, 8]
-blocks = [1, 1, 1]
-
-[config.syntax]
-channels = 2
+[config]
+"""
+    + toml(NARROW, CGDM_PARTS)
+    + """
 
 [config.restorer.space]
 class = "AutoencoderSpace"
@@ -105,6 +96,7 @@ consistency_weight = 1.0
 mse_weight = 10.0
 lpips_weight = 0.0
 """
+)
 
 
 @pytest.fixture(scope="module")

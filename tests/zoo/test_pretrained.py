@@ -187,15 +187,13 @@ def test_untrained_model_on_request(name, shipped):
 
 
 def test_arguments_go_to_the_class(name):
-    model = zoo.MODELS[name](
-        quality=1, pretrained=False, g_a={"class": "AnalysisTransform", "blocks": (1, 1, 1), "widths": [8, 8, 8]}
-    )
-    assert model.g_a.stem.out_channels == 8
+    model = zoo.MODELS[name](quality=1, pretrained=False, g_a={"width": 8, "blocks": 1})
+    assert model.g_a.embed.out_channels == 8
 
 
 def test_weights_do_not_fit_another_architecture(name):
-    with pytest.raises(ZooError, match=r"do not fit.*widths"):
-        zoo.MODELS[name](quality=1, g_a={"class": "AnalysisTransform", "widths": (8, 8, 8)})
+    with pytest.raises(ZooError, match=r"do not fit.*width"):
+        zoo.MODELS[name](quality=1, g_a={"width": 8})
 
 
 def test_weights_are_float32(name):

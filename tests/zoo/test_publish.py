@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from narrow import MRIDC_PARTS, NARROW
 
 from compressai_gen import resources, zoo
 from compressai_gen.models import MRIDC
@@ -9,13 +10,7 @@ from compressai_gen.train.export import export
 from compressai_gen.train.recipe import Recipe, Stage
 from compressai_gen.zoo import publish
 
-CONFIG = {
-    "g_a": {"widths": [8, 8, 8], "blocks": [1, 1, 1]},
-    "g_s": {"widths": [8, 8, 8], "blocks": [1, 1, 1]},
-    "quantizer": {"channels": 8, "entries": 16},
-    "predictor": {"width": 24, "depth": 1},
-    "restorer": False,
-}
+CONFIG = NARROW | MRIDC_PARTS | {"restorer": False}
 SUMMARY = "codec,quality,bpp,psnr,source\nmridc,1,0.01234567,21.5,measured\njpeg,5,0.3,25,measured\n"
 
 
@@ -47,7 +42,7 @@ def run(tmp_path):
 def test_published_weights_are_what_the_zoo_loads(empty_zoo, run, photograph):
     assert publish.main([str(run), "--tag", "t1"]) == 0
     model = zoo.mridc(quality=2)
-    assert model.quantizer.codebooks.shape == (2, 16, 8)
+    assert model.quantizer.codebooks.shape == (2, 16, 16)
     assert model.g_a.head.weight.any()
     out = model.compress(photograph(40, 40))
     assert model.decompress(**out)["x_hat"].shape == (1, 3, 40, 40)

@@ -1,20 +1,18 @@
-"""The networks of the second generation, of the recipes' sizes, with random weights."""
+"""The networks of the default sizes, with random weights."""
 
 import pytest
 import torch
 
 from compressai_gen.bench import kmacs_per_pixel
 from compressai_gen.models import CGDM, MRIDC
-from compressai_gen.train.recipe import load_recipe
 
-RECIPES = {"cgdm": (CGDM, "cgdm-v1-restorer"), "mridc": (MRIDC, "mridc-v1-restorer")}
+CLASSES = {"cgdm": CGDM, "mridc": MRIDC}
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+@pytest.fixture(scope="module", params=CLASSES)
 def model(request):
     torch.manual_seed(0)
-    cls, recipe = RECIPES[request.param]
-    model = cls(**load_recipe(recipe).config)
+    model = CLASSES[request.param]()
     for parameter in model.parameters():
         if parameter.dim() > 1 and not parameter.any():  # what starts at zero hides faults
             torch.nn.init.normal_(parameter, std=0.01)
