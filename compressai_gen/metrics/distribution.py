@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from compressai_gen.errors import MetricError
 from compressai_gen.metrics.full_reference import FigureSpec
-from compressai_gen.metrics.weights import convolutions, loading, patience
+from compressai_gen.metrics.weights import IMAGENET_MEAN, IMAGENET_STD, convolutions, loading, patience
 from compressai_gen.resources import is_offline
 from compressai_gen.weights import UNREADABLE, unavailable
 
@@ -100,7 +100,7 @@ def _download_inception(url: str, file: Path, sha256: str) -> None:
 def _alexnet(device: str | torch.device) -> Callable[[Tensor], Tensor]:
     """The last convolution's features of torchvision's AlexNet, their mean over the patch: so few need few patches."""
     network = convolutions("alexnet_fd", "alexnet")
-    normalize = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    normalize = torchvision.transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
     network = nn.Sequential(normalize, network).to(device).eval()
     return lambda x: network(x).mean((2, 3))
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import rgb_to_grayscale
 
 from compressai_gen.errors import MetricError
-from compressai_gen.metrics.weights import convolutions, quiet
+from compressai_gen.metrics.weights import IMAGENET_MEAN, IMAGENET_STD, convolutions, quiet
 from compressai_gen.weights import UNREADABLE, first_line
 
 __all__ = ["ComplexLpipsMetric", "DistsMetric", "LpipsMetric", "lpips_network"]
@@ -40,8 +40,8 @@ class _VggStem:
 
     def __init__(self, device: torch.device) -> None:
         self._layers = convolutions("VGG-16", "vgg16")[:_STEM].requires_grad_(False).to(device)
-        self._mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, -1, 1, 1)
+        self._mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, -1, 1, 1)
+        self._std = torch.tensor(IMAGENET_STD, device=device).view(1, -1, 1, 1)
         # One attribute, as threads share it: a picture must never be given another's features.
         self._kept: tuple[weakref.ref[Tensor], Tensor] | None = None
 
@@ -206,8 +206,8 @@ class _CachedDists(DISTS_pytorch.DISTS):
             pooling = [(str(start), L2pooling(channels=self.chns[stage]))] if stage else []
             layers = [(str(i), features[i]) for i in range(start + len(pooling), end)]
             self.add_module(f"stage{stage + 1}", nn.Sequential(OrderedDict(pooling + layers)))
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, -1, 1, 1))
         self.alpha, self.beta = nn.Parameter(weights["alpha"]), nn.Parameter(weights["beta"])
         self.requires_grad_(False)
 

@@ -18,7 +18,10 @@ from compressai_gen.metrics import package_index
 from compressai_gen.resources import is_offline
 from compressai_gen.weights import UNREADABLE, first_line, unavailable
 
-__all__ = ["convolutions", "loading", "patience", "quiet"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "convolutions", "loading", "patience", "quiet"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue in [0, 1]: what the networks want pictures less, and divided by."""
 
 _NETWORKS = {
     "alexnet": (torchvision.models.alexnet, torchvision.models.AlexNet_Weights.IMAGENET1K_V1),

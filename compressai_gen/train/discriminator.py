@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from compressai_gen.metrics.weights import convolutions
+from compressai_gen.metrics.weights import IMAGENET_MEAN, IMAGENET_STD, convolutions
 
 __all__ = ["DISCRIMINATORS", "KINDS", "Adversary", "FeatureDiscriminator", "PatchDiscriminator"]
 
@@ -92,8 +92,8 @@ class FeatureDiscriminator(nn.Module):
             for name, parameter in list(layer.named_parameters()):
                 delattr(layer, name)
                 layer.register_buffer(name, parameter.detach(), persistent=False)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, x_base: Tensor) -> tuple[Tensor, ...]:
         """Returns logits, high for originals, of pictures (N, 3, H, W) beside base ones, a map for each stride.
