@@ -87,10 +87,10 @@ class CGDM(GenerativeCodec):
         # What online optimization lowers: bits per pixel and, times the lambda of a quality, these distortions. Lambdas
         # are those that training was steered to.
         "search": {
-            "lambdas": [0.17, 0.31, 0.68, 1.05, 1.5],
+            "lambdas": [0.11, 0.135, 0.33, 0.58, 1.45],
             "mse_weight": 60.0,
-            "lpips_weight": 0.5,
-            "dists_weight": 0.5,
+            "lpips_weight": 0.6,
+            "dists_weight": 1.5,
         },
     }
     coding = ("latent_codec", "-latent_codec.h_a", "syntax.entropy_bottleneck")

@@ -1,4 +1,4 @@
-"""Puts a finished training run into the zoo: ``python -m compressai_gen.zoo.publish runs/cgdm-v3-restorer --tag v3``.
+"""Puts a finished training run into the zoo: ``python -m compressai_gen.zoo.publish runs/cgdm-v4-restorer --tag v4``.
 
 Copies the weights, updates the manifest and writes the card. ``--results FOLDER`` adds measured figures to the card;
 without a training run, it only rewrites the cards of all models.
