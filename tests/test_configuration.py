@@ -4,14 +4,13 @@ import json
 
 import pytest
 import torch
+from narrow import NARROW
 from torch import nn
 
 from compressai_gen.configuration import build, register_part, resolve
 from compressai_gen.diffusion.spaces import PixelUnshuffle, Space
 from compressai_gen.errors import CodecError
 from compressai_gen.models import CGDM
-
-NARROW = {"g_a": {"width": 8, "blocks": 1}, "g_s": {"width": 8, "blocks": 1}}
 
 
 @register_part

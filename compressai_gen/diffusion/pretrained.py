@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressai_gen.configuration import register_part
-from compressai_gen.diffusion.guidance import Guidance, SyntaxFusion, UNetBranch, guidance_channels
+from compressai_gen.diffusion.guidance import SyntaxFusion
 from compressai_gen.diffusion.spaces import Space
 from compressai_gen.errors import CodecError
 from compressai_gen.extras import extra
@@ -259,6 +259,13 @@ class AutoencoderSpace(Space, _Pretrained):
         return estimate - F.interpolate(F.avg_pool2d(drift, size) * sent, scale_factor=size, mode="nearest")
 
 
+class Guidance(NamedTuple):
+    """What is added to the U-Net's skip connections and to its middle: a ControlNet's outputs."""
+
+    down: tuple[Tensor, ...]
+    mid: Tensor
+
+
 @register_part
 class LatentUNet(nn.Module, _Pretrained):
     """A pretrained U-Net that sees the base picture's latent beside the noisy one, and learned tokens instead of text.
@@ -313,7 +320,7 @@ class LatentUNet(nn.Module, _Pretrained):
         self.prediction = _checked_prediction(prediction, scheduler)
         self.widths = tuple(config.block_out_channels)
         layers = config.layers_per_block
-        self.guided = guidance_channels(self.widths, [layers] * len(self.widths) if isinstance(layers, int) else layers)
+        self.guided = _guided(self.widths, [layers] * len(self.widths) if isinstance(layers, int) else layers)
         self.unet.conv_in = _widened(self.unet.conv_in, sample_channels)
         self.unet.register_to_config(in_channels=2 * sample_channels)
         self.tokens = nn.Embedding(n_qualities, tokens * config.cross_attention_dim)
@@ -395,6 +402,16 @@ def _checked_prediction(prediction: str, scheduler: SchedulerMixin) -> str:
     return prediction
 
 
+def _guided(widths: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Resolution and channels of each tensor that is added to a skip connection; ``counts`` blocks at each."""
+    tensors = [(0, widths[0])]
+    for i, width in enumerate(widths):
+        tensors += [(i, width)] * counts[i]
+        if i + 1 < len(widths):
+            tensors.append((i + 1, width))  # the downsampled features keep the channels of the finer resolution
+    return tensors
+
+
 def _widened(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
     wide = nn.Conv2d(
         conv.in_channels + channels, conv.out_channels, conv.kernel_size, padding=conv.padding, dtype=conv.weight.dtype
@@ -407,7 +424,7 @@ def _widened(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
 
 
 @register_part
-class ControlBranch(UNetBranch):
+class ControlBranch(nn.Module):
     """The consistency-guided branch for a pretrained U-Net: from the base decoder to a ControlNet's outputs.
 
     Features of any resolution and the latent meet at the U-Net's finest one; the branch goes down from there beside it,
@@ -463,9 +480,12 @@ class ControlBranch(UNetBranch):
         size = [n * BLOCK // _FACTOR for n in latent.shape[-2:]]
         h = sum(_resized(conv(f), size) for conv, f in zip(self.inputs, (*features, latent), strict=True))
         hidden = [self.blocks[0](h, index)]
-        for down, block in zip(self.down, self.blocks[1:], strict=True):
-            hidden.append(block(down(hidden[-1]), index))
-        return self.guidance_of(hidden, syntax, strength, syntax_strength)
+        for halve, block in zip(self.down, self.blocks[1:], strict=True):
+            hidden.append(block(halve(hidden[-1]), index))
+        if syntax is not None and self.fusion is not None:
+            hidden = self.fusion(hidden, syntax, syntax_strength)
+        down = tuple(conv(hidden[i]) * strength for conv, i in zip(self.outputs, self.resolutions, strict=True))
+        return Guidance(down, self.mid(hidden[-1]) * strength)
 
 
 def _resized(field: Tensor, size: Sequence[int]) -> Tensor:
