@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from compressai_gen.arithmetic import kmacs_per_pixel
 from compressai_gen.codecs import CLASSICAL_CODECS, Codec, LearnedCodec, find_codec
 from compressai_gen.codecs.baselines import AnySize
 from compressai_gen.data import load_dataset
 from compressai_gen.errors import CodecError
-from compressai_gen.estimate import multiply_adds
 from compressai_gen.eval.environment import describe_environment
 from compressai_gen.files import markdown_table, write_json, write_table
 from compressai_gen.parsers.common import make
@@ -37,7 +37,7 @@ from compressai_gen.parsers.evaluation import bench as arguments
 from compressai_gen.programs import exit_status, prepare_torch
 from compressai_gen.specs import specs
 
-__all__ = ["CONTENDERS", "kmacs_per_pixel", "main", "picture", "with_ratios"]
+__all__ = ["CONTENDERS", "main", "picture", "with_ratios"]
 
 SIZES = ((256, 256), (512, 768), (1080, 1920), (2160, 3840))
 REFERENCE_SIZE = "768x512"
@@ -124,16 +124,6 @@ def _measure(
 
 def _label(height: int, width: int, threads: int | None) -> str:
     return f"{width}x{height}" + ("" if threads is None else f", {threads} thread")
-
-
-def kmacs_per_pixel(run: Callable[[], Any], n_pixels: int) -> tuple[Any, float]:
-    """Calls a function, and counts the multiply-adds of the convolutions and matrix products that it makes.
-
-    Returns:
-        What it returned, and thousands of multiply-adds for each of ``n_pixels``.
-    """
-    result, macs = multiply_adds(run)
-    return result, macs / n_pixels / 1000
 
 
 def _measured(run: Callable[[], Any], repeat: int, device: str, n_pixels: int) -> tuple[Any, dict[str, float]]:

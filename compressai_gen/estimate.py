@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from compressai_gen import resources
+from compressai_gen.arithmetic import multiply_adds
 from compressai_gen.diffusion.restore import Conditions, Restorer
 from compressai_gen.errors import CodecError, RecipeError
 from compressai_gen.layers.transforms import BLOCK, REGION
@@ -36,21 +36,10 @@ __all__ = [
     "estimate_recipe",
     "estimate_training",
     "foundation_recipes",
-    "multiply_adds",
     "with_architectures",
 ]
 
 _PARTS = {"space": "vae", "denoiser": "unet"}
-
-_ATEN = torch.ops.aten
-
-# PyTorch counts the attention of GPUs and passes over that of processors.
-_ATTENTION = {
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **_: sdpa_backward_flop_count(
-        *shapes[:4]
-    ),
-}
 
 _STATE_BYTES = 16
 # Of a trained parameter beside itself, all in float32: its gradient, two averages of Adam, and the EMA.
@@ -209,13 +198,6 @@ def estimate_recipe(name: str, height: int = 512, width: int = 768) -> dict[str,
         pixels = stage.steps * stage.batch * stage.crop**2 * recipe.accumulate * max(1, recipe.processes)
         training.append({"crop": stage.crop, "batch": stage.batch, "pixels": round(pixels / 1e6)} | row)
     return {"recipe": name, "networks": estimate(cls, recipe.config, height, width), "training": training}
-
-
-def multiply_adds(run: Callable[[], Any]) -> tuple[Any, float]:
-    """Calls a function; returns what it returned, and the multiply-adds of its convolutions and matrix products."""
-    with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
-        result = run()
-    return result, counter.get_total_flops() / 2
 
 
 @contextmanager

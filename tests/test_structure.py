@@ -30,7 +30,8 @@ LAYERS = [
         "roles",
         "weights",
     }
-    | {"weights", "configuration", "manifest", "offers", "programs", "openmp", "_compressai", "_matplotlib"},
+    | {"weights", "configuration", "manifest", "offers", "programs", "openmp", "_compressai", "_matplotlib"}
+    | {"arithmetic"},
     {"parsers"},
     {"layers", "diffusion", "entropy", "metrics", "data", "cgen"},
     {"models"},

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from compressai_gen._version import __version__
+from compressai_gen.arithmetic import kmacs_per_pixel
+from compressai_gen.data import load_dataset
 from compressai_gen.errors import ZooError
 from compressai_gen.files import markdown_table, read_table, replacing
 from compressai_gen.manifest import folder_of, read_manifest, read_record
@@ -26,6 +29,7 @@ from compressai_gen.parsers.training import publish as arguments
 from compressai_gen.programs import exit_status
 from compressai_gen.roles import ROLES
 from compressai_gen.specs import find_spec
+from compressai_gen.zoo import load
 
 LICENSE = "BSD-3-Clause"
 
@@ -102,6 +106,10 @@ def card(name: str, entry: dict[str, Any], results: Path | None) -> str:
         f"({run['data']}), none of them in a dataset that `eval/` defines. They keep their own terms and are not part "
         "of the package. The weights are an exponential moving average; settings and figures of the run stand in "
         f"`{entry['record']}`.",
+        "## Arithmetic",
+        "Thousands of multiply-adds a pixel with the default steps of the sampler, of a photograph of 512x512 pixels, "
+        "counted by `torch.utils.flop_counter`.",
+        markdown_table(_arithmetic(name, load_dataset("samples", limit=1)[0])),
         "## Validation",
         "Real bytes on held-out photographs, none of which was trained on, by size (`small`: 481x321; `large`: "
         "cropped to at most 768x512).",
@@ -145,8 +153,20 @@ def _stages(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _history(recipe: str, run: dict[str, Any]) -> str:
     start = f", from weights of SHA-256 `{run['init']['sha256']}`" if "init" in run else ""
-    text = f"- recipe `recipes/{recipe}.toml`{start}: {run['step']} steps in {run['seconds'] / 3600:.1f} hours "
+    pixels = f", {run['pixels'] / 1e9:.2f} billion pixels," if "pixels" in run else ""
+    text = f"- recipe `recipes/{recipe}.toml`{start}: {run['step']} steps{pixels} in {run['seconds'] / 3600:.1f} hours "
     return f"{text}{run['hardware']}.{' ' + run['note'] if run.get('note') else ''}"
+
+
+def _arithmetic(name: str, image: Tensor) -> pd.DataFrame:
+    """Counts the multiply-adds that weights spend on an image (3, H, W), at each whole quality."""
+    model = load(read_manifest()[name]["model"], 1, weights=name)
+    x, rows = image[None].float() / 255, []
+    for quality in find_spec(model.name).qualities:
+        stream, encode = kmacs_per_pixel(lambda q=quality: model.compress(x, q), x[0, 0].numel())
+        _, decode = kmacs_per_pixel(lambda s=stream: model.decompress(**s), x[0, 0].numel())
+        rows.append({"quality": quality, "encode_kmac_px": round(encode, 1), "decode_kmac_px": round(decode, 1)})
+    return pd.DataFrame(rows)
 
 
 _README_BPP, _README_ROWS = 0.1, 8

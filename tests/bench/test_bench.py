@@ -41,13 +41,6 @@ def test_a_codec_is_measured(tmp_path, capsys):
     assert list(table["times_first"]) == [1, 1]
 
 
-def test_multiply_adds_are_counted():
-    convolution = torch.nn.Conv2d(3, 8, 5, padding=2)
-    out, kmacs = bench.kmacs_per_pixel(lambda: convolution(torch.rand(1, 3, 16, 24)), 16 * 24)
-    assert out.shape == (1, 8, 16, 24)
-    assert kmacs == pytest.approx(3 * 8 * 25 / 1000)
-
-
 def test_one_thread_is_a_row_of_its_own():
     table = pd.concat(
         [_rows(a=(1.0, 3.0)), pd.DataFrame([{"size": "768x512, 1 thread", "codec": "a", "encode_s": 3, "decode_s": 3}])]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compressai_gen.bench import kmacs_per_pixel
+from compressai_gen.arithmetic import kmacs_per_pixel
 from compressai_gen.models import CGDM, MRIDC
 
 CLASSES = {"cgdm": CGDM, "mridc": MRIDC}

@@ -34,7 +34,14 @@ def run(tmp_path):
     model = MRIDC(**CONFIG)
     torch.nn.init.normal_(model.g_a.head.weight)
     rows = [{"quality": 1, "size": "small", "n_images": 2, "bpp": 0.0125}]
-    facts = {"step": 4, "seconds": 9.0, "images": 3, "hardware": "on a toaster", "data": "holiday pictures"}
+    facts = {
+        "step": 4,
+        "pixels": 2_400_000_000,
+        "seconds": 9.0,
+        "images": 3,
+        "hardware": "on a toaster",
+        "data": "holiday pictures",
+    }
     export(model, recipe, folder, rows, facts)
     return folder
 
@@ -62,12 +69,16 @@ def test_card_says_what_was_measured_and_how_it_was_trained(empty_zoo, run, tmp_
         "mridc-tiny",
         "Seed 7",
         "holiday pictures",
-        "on a toaster",
+        "4 steps, 2.40 billion pixels, in 0.0 hours on a toaster",
         "0.0125",
     ):
         assert part in card
     assert "| 1 | 0.0123 | 21.5 |" in card
     assert "| no mask | 2 | 0.5 |" in card
+    counted = card.partition("## Arithmetic")[2].partition("## Validation")[0]
+    rows = [line.strip("| ").split("|") for line in counted.splitlines() if line.startswith("| 1 ")]
+    assert len(rows) == 1
+    assert all(0.1 < float(kmacs) < 10 for kmacs in rows[0][1:])  # of a tiny model
     assert "jpeg" not in card
 
 
@@ -105,7 +116,9 @@ def test_a_missing_or_impossible_tag_is_told(empty_zoo, run, tag, capsys):
 def test_cards_of_other_models_are_left_alone(empty_zoo, run):
     assert publish.main([str(run), "--tag", "t1"]) == 0
     manifest = json.loads((empty_zoo / "manifest.json").read_text())
-    (empty_zoo / "manifest.json").write_text(json.dumps({"other.v1": {"card": "other.md"}} | manifest))
+    (empty_zoo / "manifest.json").write_text(
+        json.dumps({"other.v1": {"model": "other", "card": "other.md"}} | manifest)
+    )
     (empty_zoo / "other.md").write_text("measured figures")
     assert publish.main([str(run), "--tag", "t1"]) == 0
     assert (empty_zoo / "other.md").read_text() == "measured figures"
